@@ -8,7 +8,9 @@ use std::time::Duration;
 
 use dfs_chunkstore::{Blocks, ChunkHeader, DiskUsage, SealedChunk, StoreError};
 use dfs_proto::v1;
-use dfs_types::{BLOCK_SIZE, ChunkSeal, Crc32c, ReplicaCondition, ReplicaRef, ReplicaVerdict};
+use dfs_types::{
+    BLOCK_SIZE, ChunkSeal, Crc32c, Part, ReplicaCondition, ReplicaRef, ReplicaVerdict, Stamp,
+};
 use tokio::time::timeout;
 
 use crate::Error;
@@ -221,8 +223,8 @@ impl Node {
         Ok(())
     }
 
-    /// Reports the replicas set aside by an earlier process, and reinstates those that the records
-    /// call sound; runs until dropped.
+    /// Reports the replicas found damaged at the start or set aside before, and reinstates those
+    /// that the records call sound; runs until dropped.
     pub(crate) async fn keep_set_aside(&self) {
         let mut must_search = true;
         loop {
@@ -239,6 +241,15 @@ impl Node {
     }
 
     async fn find_set_aside(&self) -> Result<(), StoreError> {
+        let number = self.store.verdict_number();
+        for damaged in self.store.damaged() {
+            // Only the name of its file says which chunk it was.
+            if let Some(chunk) = damaged.chunk {
+                let (part, stamp) = (Part::WHOLE, Stamp(0));
+                let replica = ReplicaRef { chunk, part, disk: damaged.disk, stamp };
+                self.report(verdict(replica, number, ReplicaCondition::Gone, 0));
+            }
+        }
         let mut after = None;
         loop {
             let number = self.store.verdict_number();

@@ -46,7 +46,8 @@ pub enum ReplicaCondition {
 /// Verdict of a node on one of its replicas.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ReplicaVerdict {
-    /// The replica.
+    /// The replica. With stamp 0, which no replica has, every older one of the chunk on that disk:
+    /// its head is damaged, so that the node does not know its stamp.
     pub replica: ReplicaRef,
     /// Drawn from the node's counter of stamps before it read the replica: greater than that of
     /// any earlier verdict on it.

@@ -203,14 +203,22 @@ async fn orphaned_replica_makes_room() {
     assert_eq!(cluster.node(3).deletes(), []);
 }
 
-#[tokio::test]
-async fn last_readable_replica_is_read_again_before_it_is_marked() {
-    let cluster = Cluster::start(3).await;
-    // Nothing can be repaired, so that the marks stay.
+/// Makes all nodes full, so that nothing is repaired and marks stay.
+async fn refuse_chunks(cluster: &Cluster) {
     for node in cluster.nodes.values() {
         node.set_refuses(true);
     }
+    eventually("no node takes chunks", || async {
+        cluster.status().await.nodes.iter().all(|node| node.refuses_chunks)
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn last_readable_replica_is_read_again_before_it_is_marked() {
+    let cluster = Cluster::start(3).await;
     let chunk = cluster.put("/file", b"data", &[1, 2, 3]).await;
+    refuse_chunks(&cluster).await;
     for (id, bad) in [(1, 1), (2, 2)] {
         cluster.node(id).spoil(chunk);
         eventually("it is recorded", || async {
@@ -231,10 +239,8 @@ async fn last_readable_replica_is_read_again_before_it_is_marked() {
 #[tokio::test]
 async fn replica_that_is_found_bad_by_mistake_is_used_again() {
     let cluster = Cluster::start(3).await;
-    for node in cluster.nodes.values() {
-        node.set_refuses(true);
-    }
     let chunk = cluster.put("/file", b"data", &[1, 2, 3]).await;
+    refuse_chunks(&cluster).await;
     cluster.node(3).accuse(chunk);
     eventually("it is recorded", || async { cluster.replicas("/file").await[&3] }).await;
     cluster.node(3).acquit(chunk);

@@ -144,8 +144,11 @@ impl Namespace {
             let holder = tx.peek::<Node>(&keys::node(node)).await?;
             let Some(holder) = holder else { return Ok(Marked::Unnamed) };
             let mut new = old.clone();
+            let is_older = |it: &Replica| stamp == Stamp(0) && it.stamp.0 < number;
             let is_named = |it: &&mut Replica| {
-                it.stamp == stamp && it.part == part && holder.is_disk(it.disk, disk)
+                (it.stamp == stamp || is_older(it) && !it.is_doomed())
+                    && it.part == part
+                    && holder.is_disk(it.disk, disk)
             };
             let Some(replica) = new.replicas.iter_mut().find(is_named) else {
                 return Ok(Marked::Unnamed);

@@ -179,7 +179,8 @@ pub struct ReplicaRef {
 /// Verdict of a node on one of its replicas.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ReplicaVerdict {
-    /// The replica.
+    /// The replica. With stamp 0, which no replica has, every older one of the chunk on that disk: its
+    /// head is damaged, so that the node does not know its stamp.
     #[prost(message, optional, tag = "1")]
     pub replica: ::core::option::Option<ReplicaRef>,
     /// Drawn from the node's counter of stamps before it read the replica: greater than that of any

@@ -293,6 +293,22 @@ async fn doomed_replica_stays_doomed_and_greatest_verdict_wins() {
     assert_eq!(again.unwrap(), swapped, "a repeat changes nothing");
 }
 
+#[tokio::test]
+async fn d03_damaged_head_makes_the_older_replica_of_its_disk_gone() {
+    let fixture = Fixture::new().await;
+    let of = fixture.put_chunk("/f").await;
+    let chunk = of.0.chunk;
+    let record = fixture.chunk(chunk).await.unwrap();
+    let newer = fixture.receipt_on(&of, 1, 20);
+    let swapped = fixture.swap(chunk, record.generation, &[newer], None).await.unwrap();
+    let unnamed = |number| verdict(name(chunk, 1, 0), ReplicaCondition::Gone, number);
+    // Found before the newer replica was built.
+    let marked = fixture.mark(1, unnamed(15), Evidence::ReadAgain).await;
+    assert_eq!((marked, fixture.chunk(chunk).await), (Marked::Unnamed, Some(swapped)));
+    let record = recorded(fixture.mark(1, unnamed(25), Evidence::ReadAgain).await);
+    assert_eq!(marks(&record)[3], (1, 20, ReplicaMark::Gone));
+}
+
 /// Returns nodes 1 to 4 with a disk each, some of them silent.
 fn cluster(silent: &[u128]) -> Cluster {
     let mut cluster = Cluster::default();
