@@ -98,9 +98,12 @@ impl Handle {
         (!left.is_zero()).then_some(left)
     }
 
-    /// Returns its activity.
+    /// Returns its activity. A pause counts at once, although a step in progress still completes.
     pub fn activity(&self) -> Activity {
-        *lock(&self.activity)
+        match *lock(&self.activity) {
+            Activity::Running if self.pause_left().is_some() => Activity::Paused,
+            activity => activity,
+        }
     }
 
     pub(crate) fn set_activity(&self, activity: Activity) {

@@ -100,9 +100,15 @@ fn lines(status: &ClusterStatus) -> Vec<String> {
     }
     lines.push(String::new());
     for worker in &status.workers {
+        let pause = worker.pause_left.map(|left| format!("paused for {} more, ", span(left)));
         lines.push(format!(
-            "worker {}: {}  done {}  failed {}  queued {}",
-            worker.name, worker.state, worker.done, worker.failed, worker.queued
+            "worker {}: {}{}  done {}  failed {}  queued {}",
+            worker.name,
+            pause.unwrap_or_default(),
+            worker.state,
+            worker.done,
+            worker.failed,
+            worker.queued
         ));
     }
     lines
@@ -125,7 +131,7 @@ fn span(time: Duration) -> String {
 
 #[cfg(test)]
 mod tests {
-    use dfs_client::{DiskStatus, NodeStatus, ReplicationStatus};
+    use dfs_client::{DiskStatus, NodeStatus, ReplicationStatus, WorkerStatus};
     use dfs_types::{ClusterId, DiskId, DiskState, NodeId, NodeState};
 
     use super::*;
@@ -154,5 +160,20 @@ mod tests {
         ] {
             assert!(shown(&status, text), "{text}: {:?}", lines(&status));
         }
+    }
+
+    #[test]
+    fn paused_worker_is_shown_with_the_rest_of_its_pause() {
+        let mut worker = WorkerStatus::new("repair");
+        worker.state = "no chunk needs repair".to_owned();
+        let mut status = ClusterStatus::new(ClusterId(1));
+        status.workers = vec![worker];
+        let last = |status: &ClusterStatus| lines(status).pop();
+        let running = "worker repair: no chunk needs repair  done 0  failed 0  queued 0";
+        assert_eq!(last(&status).as_deref(), Some(running));
+        status.workers[0].pause_left = Some(Duration::from_mins(50));
+        let paused = "worker repair: paused for 50 min more, no chunk needs repair  \
+                      done 0  failed 0  queued 0";
+        assert_eq!(last(&status).as_deref(), Some(paused));
     }
 }

@@ -157,6 +157,22 @@ impl Admin {
 }
 
 impl WorkerStatus {
+    /// Creates the status of a stopped worker without any work.
+    pub fn new(name: impl Into<String>) -> Self {
+        Self {
+            name: name.into(),
+            activity: WorkerActivity::Stopped,
+            state: String::new(),
+            done: 0,
+            failed: 0,
+            queued: 0,
+            unit: WorkerUnit::Items,
+            rate: None,
+            budget: None,
+            pause_left: None,
+        }
+    }
+
     pub(super) fn from_wire(worker: v1::WorkerStatus) -> Result<Self, FieldError> {
         let activity = match worker.activity() {
             v1::WorkerActivity::Stopped => WorkerActivity::Stopped,

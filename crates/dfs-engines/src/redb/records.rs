@@ -75,7 +75,12 @@ fn first_byte(table: &str) -> Result<Option<u8>, Fault> {
         return Ok(None);
     }
     let byte = table.strip_prefix(RECORDS).and_then(|byte| u8::from_str_radix(byte, 16).ok());
-    byte.map(Some).ok_or_else(|| damaged("a build from before the first release wrote it"))
+    byte.map(Some).ok_or_else(|| {
+        damaged(
+            "a build from before the first release wrote it, whose formats are no longer read; \
+             create a new cluster in an empty directory",
+        )
+    })
 }
 
 /// Returns the tables that may have keys with a prefix.
@@ -232,4 +237,18 @@ fn decode(key: &[u8], record: &[u8]) -> Result<Versioned, Fault> {
 
 fn checksum(key: &[u8], version: [u8; 8], value: &[u8]) -> Crc32c {
     Crc32c::of(key).append(&version).append(value)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn table_of_an_older_build_is_refused_with_what_to_do() {
+        assert!(matches!(first_byte(STATE.name()), Ok(None)));
+        assert!(matches!(first_byte(&format!("{RECORDS}69")), Ok(Some(b'i'))));
+        let Err(Fault::Record(refused)) = first_byte("kv") else { panic!("it was read") };
+        let refused = refused.to_string();
+        assert!(refused.contains("in an empty directory"), "{refused}");
+    }
 }

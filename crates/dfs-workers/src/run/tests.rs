@@ -113,6 +113,7 @@ async fn pause_and_resume_take_effect_at_once() {
     let run = Run::new(&[], Control::default());
     sleep(SECOND / 2).await;
     run.handle.set_control(pause(MINUTE));
+    assert_eq!(run.handle.activity(), Activity::Paused);
     let before = run.steps();
     sleep(MINUTE / 2).await;
     assert_eq!((run.steps(), run.handle.activity()), (before, Activity::Paused));
