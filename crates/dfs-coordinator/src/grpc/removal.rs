@@ -101,7 +101,10 @@ impl Condition for Empty {
         let Holdings { node, chunks, .. } = holdings;
         match chunks {
             0 => check_known(holdings),
-            _ => Err(refused(format!("chunks recorded on node {node}: {chunks}"))),
+            _ => {
+                let chunks = counted(*chunks, "chunk");
+                Err(refused(format!("the metadata names {chunks} on node {node}")))
+            }
         }
     }
 }

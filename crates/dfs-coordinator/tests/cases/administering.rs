@@ -304,7 +304,7 @@ async fn deregister_needs_a_node_that_reports_itself_empty() {
     fourth.register("secret").await.unwrap();
     fourth.beat().await;
     let text = refusal(cluster.deregister(4).await, ErrorCode::NotEmpty);
-    assert!(text.contains("chunks recorded on node"), "{text}");
+    assert!(text.contains("names 1 chunk on node"), "{text}");
     let taken = || async {
         let plan = cluster.plan("/new", 1).await;
         plan.chunks[0].nodes[0].node_id == id(4)

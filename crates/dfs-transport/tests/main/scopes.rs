@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 const INTERNAL: &[&str] = &[
     // A coordinator's knowledge of its nodes, and its own start.
     "dfs-coordinator/src/core.rs",
+    "dfs-coordinator/src/rechecks.rs",
     "dfs-coordinator/src/service.rs",
     "dfs-coordinator/src/workers",
     // Calls of a coordinator to the holder of the worker lease.
