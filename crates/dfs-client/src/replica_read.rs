@@ -59,7 +59,7 @@ impl Run {
     }
 
     /// Appends the bytes of a verified frame up to `end`.
-    fn push(&mut self, frame: Frame, end: u64, extent: &Extent) {
+    fn push(&mut self, frame: &Frame, end: u64, extent: &Extent) {
         let skipped = self.end - frame.offset;
         let taken = end.min(frame.end()) - frame.offset;
         if taken <= skipped {
@@ -221,9 +221,9 @@ impl Client {
                 return Err(wrong("more bytes than requested".to_owned()));
             }
             match verified {
-                Ok(()) => run.push(frame, end, extent),
+                Ok(()) => run.push(&frame, end, extent),
                 Err(FrameError::ChecksumMismatch(block)) => {
-                    run.push(before(frame, block), end, extent);
+                    run.push(&before(frame, block), end, extent);
                     return Err(ReadError::Corrupt(block));
                 }
                 Err(error) => return Err(wrong(error.to_string())),
@@ -234,7 +234,7 @@ impl Client {
         Ok(())
     }
 
-    /// Reports a bad block to the node that served it. Best effort: scrub finds it as well.
+    /// Reports a bad block to the node that served it. Best effort.
     pub(crate) async fn report_corrupt(&self, source: &Source, block: u64) {
         let (node, chunk) = (&source.node, source.replica.chunk);
         let replica = Some(source.replica.into());

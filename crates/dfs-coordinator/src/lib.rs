@@ -26,6 +26,7 @@ mod error;
 mod failure;
 mod grpc;
 mod metrics;
+mod recheck_queue;
 mod rechecks;
 mod registry;
 mod relay;

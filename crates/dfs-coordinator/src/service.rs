@@ -26,9 +26,9 @@ use crate::components::Components;
 use crate::core::Core;
 use crate::grpc::Initialiser;
 use crate::metrics::Counts;
-use crate::rechecks::{self, Rechecks};
+use crate::recheck_queue::Rechecks;
 use crate::registry::{LivenessTimeouts, Registry};
-use crate::{Error, InitOptions, Settings, bootstrap, candidates, grpc, workers};
+use crate::{Error, InitOptions, Settings, bootstrap, candidates, grpc, rechecks, workers};
 
 /// Interval of reading the node records, which also shows whether the metadata can be reached.
 const REFRESH_EVERY: Duration = Duration::from_secs(5);

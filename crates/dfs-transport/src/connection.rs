@@ -2,29 +2,37 @@
 
 use std::sync::Arc;
 
-use crate::connections::Connections;
+/// Those who keep count of the calls on connections, by the number of the connection.
+pub(crate) trait CallCounts: Send + Sync {
+    /// A call has arrived.
+    fn call_started(&self, connection: u64);
+    /// The gate accepted a call.
+    fn call_accepted(&self, connection: u64);
+    /// A call has ended.
+    fn call_ended(&self, connection: u64);
+}
 
 /// A connection as its requests see it. Clones are the same one.
 #[derive(Clone, Default)]
-pub struct Connection(Option<(Arc<Connections>, u64)>);
+pub struct Connection(Option<(Arc<dyn CallCounts>, u64)>);
 
 impl Connection {
-    pub(crate) fn new(connections: Arc<Connections>, id: u64) -> Self {
-        Self(Some((connections, id)))
+    pub(crate) fn new(counts: Arc<dyn CallCounts>, id: u64) -> Self {
+        Self(Some((counts, id)))
     }
 
     /// Notes that a call has arrived, which lasts until the result is dropped.
     pub(crate) fn call_started(self) -> CallInFlight {
-        if let Some((connections, id)) = &self.0 {
-            connections.call_started(*id);
+        if let Some((counts, id)) = &self.0 {
+            counts.call_started(*id);
         }
         CallInFlight(self)
     }
 
     /// Notes that the gate accepted a call.
     pub(crate) fn call_accepted(&self) {
-        if let Some((connections, id)) = &self.0 {
-            connections.call_accepted(*id);
+        if let Some((counts, id)) = &self.0 {
+            counts.call_accepted(*id);
         }
     }
 }
@@ -34,8 +42,8 @@ pub(crate) struct CallInFlight(Connection);
 
 impl Drop for CallInFlight {
     fn drop(&mut self) {
-        if let Some((connections, id)) = &self.0.0 {
-            connections.call_ended(*id);
+        if let Some((counts, id)) = &self.0.0 {
+            counts.call_ended(*id);
         }
     }
 }

@@ -22,7 +22,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::sync::{Semaphore, oneshot};
 use tokio::time::{Instant, interval, sleep, timeout};
 
-use crate::connection::Connection;
+use crate::connection::{CallCounts, Connection};
 use crate::network::Io;
 use crate::observer::Observer;
 use crate::refusal::Refusal;
@@ -205,30 +205,6 @@ impl Connections {
         }
     }
 
-    /// Notes that a call has arrived.
-    pub(crate) fn call_started(&self, id: u64) {
-        if let Some(entry) = self.held().connections.get_mut(&id) {
-            entry.calls_in_flight += 1;
-        }
-    }
-
-    /// Notes that the gate accepted a call.
-    pub(crate) fn call_accepted(&self, id: u64) {
-        if let Some(entry) = self.held().connections.get_mut(&id)
-            && entry.is_pending()
-        {
-            entry.state = State::Open;
-        }
-    }
-
-    /// Notes that the answer of a call has ended.
-    pub(crate) fn call_ended(&self, id: u64) {
-        if let Some(entry) = self.held().connections.get_mut(&id) {
-            entry.calls_in_flight -= 1;
-            entry.idle_since = Instant::now();
-        }
-    }
-
     /// Sends the reason and closes the connection, in a separate task.
     fn refuse(&self, mut io: Io, refusal: Refusal) {
         let Ok(permit) = self.refusals.clone().try_acquire_owned() else { return };
@@ -263,6 +239,29 @@ impl Connections {
 
     fn held(&self) -> MutexGuard<'_, Held> {
         self.held.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl CallCounts for Connections {
+    fn call_started(&self, id: u64) {
+        if let Some(entry) = self.held().connections.get_mut(&id) {
+            entry.calls_in_flight += 1;
+        }
+    }
+
+    fn call_accepted(&self, id: u64) {
+        if let Some(entry) = self.held().connections.get_mut(&id)
+            && entry.is_pending()
+        {
+            entry.state = State::Open;
+        }
+    }
+
+    fn call_ended(&self, id: u64) {
+        if let Some(entry) = self.held().connections.get_mut(&id) {
+            entry.calls_in_flight -= 1;
+            entry.idle_since = Instant::now();
+        }
     }
 }
 

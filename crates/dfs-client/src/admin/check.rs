@@ -55,7 +55,7 @@ pub struct DamagedChunk {
 }
 
 impl ReplicaCheck {
-    fn from_wire(found: v1::CheckReplicasResponse) -> Result<Self, FieldError> {
+    fn from_wire(found: &v1::CheckReplicasResponse) -> Result<Self, FieldError> {
         let damaged = found.damaged.iter().map(|damaged| {
             Ok(DamagedChunk {
                 chunk: wire::id("damaged.chunk_id", &damaged.chunk_id)?,
@@ -98,6 +98,6 @@ impl Admin {
         let reply = self.call(context, request, |mut admin, request| async move {
             admin.check_replicas(request).await
         });
-        ReplicaCheck::from_wire(reply.await?).map_err(|error| Error::wire(context, &error))
+        ReplicaCheck::from_wire(&reply.await?).map_err(|error| Error::wire(context, &error))
     }
 }

@@ -99,13 +99,11 @@ impl Condition for Empty {
 
     fn check_records(&self, holdings: &Holdings) -> Result<(), Failure> {
         let Holdings { node, chunks, .. } = holdings;
-        match chunks {
-            0 => check_known(holdings),
-            _ => {
-                let chunks = counted(*chunks, "chunk");
-                Err(refused(format!("the metadata names {chunks} on node {node}")))
-            }
+        if *chunks == 0 {
+            return check_known(holdings);
         }
+        let chunks = counted(*chunks, "chunk");
+        Err(refused(format!("the metadata names {chunks} on node {node}")))
     }
 }
 
