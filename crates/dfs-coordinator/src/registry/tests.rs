@@ -310,7 +310,7 @@ fn failed_disk_does_not_count() {
     let stream = world.registry.open_stream(node, SOURCE, 1).unwrap();
     let mut two = report(500);
     let (state, disk) = (DiskState::Failed, DiskId(2));
-    two.disks.push(DiskReport { state, disk, ..two.disks[0].clone() });
+    two.disks.push(DiskReport { disk, state, ..two.disks[0].clone() });
     world.registry.record_heartbeat(node, stream, two, world.now);
     let view = world.registry.view(node, world.now).unwrap();
     assert_eq!((view.free, view.capacity, view.disks.len()), (500, 1_000, 2));

@@ -146,13 +146,11 @@ impl Pull {
         loop {
             let mut open = match self.current.take() {
                 Some(open) => open,
-                None => match self.open_next().await {
-                    Some(open) => open,
-                    None => {
-                        let message = "the sources together do not have the complete chunk";
-                        return Err(dfs_streamer::Error::Source(message.to_owned()));
-                    }
-                },
+                None => {
+                    let message = "the sources together do not have the complete chunk";
+                    let none = || dfs_streamer::Error::Source(message.to_owned());
+                    self.open_next().await.ok_or_else(none)?
+                }
             };
             let failure = match self.receive(&mut open).await {
                 Ok((frame, origin)) => match self.take_good(frame).await {
@@ -162,24 +160,22 @@ impl Pull {
                     }
                     Ok((good, bad)) => {
                         if let Some(failure) = bad {
-                            self.failed_at(open.source, failure);
+                            self.failed_at(&open.source, failure);
                         }
-                        match good {
-                            Some(frame) => return Ok((frame, origin)),
-                            None => continue,
-                        }
+                        let Some(frame) = good else { continue };
+                        return Ok((frame, origin));
                     }
                     Err(failure) => failure,
                 },
                 Err(failure) => failure,
             };
-            self.failed_at(open.source, failure);
+            self.failed_at(&open.source, failure);
         }
     }
 
     /// Notes a failure of a source at the current offset.
-    fn failed_at(&mut self, source: Source, failure: Failure) {
-        let (chunk, id) = (self.chunk, self.node_of(&source));
+    fn failed_at(&mut self, source: &Source, failure: Failure) {
+        let (chunk, id) = (self.chunk, self.node_of(source));
         tracing::info!(%chunk, source = %id, %failure, "a source of a chunk failed");
         if matches!(failure.detail, Some(Detail::BadBlock(_))) {
             self.sources
@@ -187,7 +183,7 @@ impl Pull {
             if let (ErrorCode::ChecksumMismatch, Some(Detail::BadBlock(block))) =
                 (failure.code, failure.detail)
             {
-                self.report(&source, block);
+                self.report(source, block);
             }
         }
         self.failed.push(id, failure);
@@ -210,7 +206,7 @@ impl Pull {
             }
             match self.open(&source).await {
                 Ok(frames) => return Some(Open { source, frames }),
-                Err(failure) => self.failed_at(source, failure),
+                Err(failure) => self.failed_at(&source, failure),
             }
         }
     }

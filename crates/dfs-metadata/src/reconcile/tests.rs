@@ -220,7 +220,7 @@ fn check(worlds: &[World]) -> usize {
                     Finding::Consistent => continue,
                     Finding::Gone => assert!(then.has_vanished, "{}", history()),
                     Finding::Undeleted => {
-                        assert!(then.is_on_disk && !now.can_be_named(3), "{}", history())
+                        assert!(then.is_on_disk && !now.can_be_named(3), "{}", history());
                     }
                     Finding::Orphan | Finding::Surplus => {
                         assert!(!now.can_be_named(3), "{}", history());
