@@ -144,13 +144,12 @@ impl Pull {
     /// Returns the next frame, from any source that has it.
     async fn next(&mut self) -> Result<(Frame, v1::ChunkOrigin), dfs_streamer::Error> {
         loop {
-            let mut open = match self.current.take() {
-                Some(open) => open,
-                None => {
-                    let message = "the sources together do not have the complete chunk";
-                    let none = || dfs_streamer::Error::Source(message.to_owned());
-                    self.open_next().await.ok_or_else(none)?
-                }
+            let mut open = if let Some(open) = self.current.take() {
+                open
+            } else {
+                let message = "the sources together do not have the complete chunk";
+                let none = || dfs_streamer::Error::Source(message.to_owned());
+                self.open_next().await.ok_or_else(none)?
             };
             let failure = match self.receive(&mut open).await {
                 Ok((frame, origin)) => match self.take_good(frame).await {
