@@ -105,7 +105,9 @@ async fn damaged_files(cx: &Context, found: &ReplicaCheck) -> Result<Vec<Damaged
             }
         }
     }
-    unnamed.into_iter().for_each(|inode| file(None, inode));
+    for inode in unnamed {
+        file(None, inode);
+    }
     Ok(files)
 }
 

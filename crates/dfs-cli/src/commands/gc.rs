@@ -53,12 +53,16 @@ pub(crate) async fn run(args: GcArgs, cx: &Context) -> Result<()> {
             if cx.out.is_json {
                 cx.out.json(&document(&cluster, &status));
             } else {
-                lines(&cluster, &status).iter().for_each(|line| cx.out.line(line));
+                for line in &lines(&cluster, &status) {
+                    cx.out.line(line);
+                }
             }
         }
         Action::Acknowledge(AcknowledgeArgs { yes }) => {
             if !status.may_delete() {
-                lines(&cluster, &status).iter().for_each(|line| cx.out.say(line));
+                for line in &lines(&cluster, &status) {
+                    cx.out.say(line);
+                }
                 if !yes {
                     confirm()?;
                 }
