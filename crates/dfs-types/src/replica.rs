@@ -49,7 +49,7 @@ pub struct ReplicaVerdict {
     /// The replica. With stamp 0, which no replica has, every older one of the chunk on that disk:
     /// its head is damaged, so that the node does not know its stamp.
     pub replica: ReplicaRef,
-    /// Drawn from the node's counter of stamps before it read the replica: greater than that of
+    /// Taken from the node's counter of stamps before it read the replica: greater than that of
     /// any earlier verdict on it.
     pub number: u64,
     /// What it found.

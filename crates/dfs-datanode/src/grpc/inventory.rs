@@ -123,7 +123,7 @@ pub(super) fn list(
         let _permit = permit;
         let serves = |node: &Node| disk.is_none_or(|disk| in_service(node).contains(&disk));
         let was_in_service = serves(&node);
-        // Drawn before the index is read.
+        // Taken before the index is read.
         let verdict = node.store.verdict_number();
         let mut walk = Walk::new(&node, range);
         loop {
