@@ -17,7 +17,7 @@ mod store;
 
 pub use disk::{Config, DiskConfig, DiskStore};
 pub use error::{OpenError, StoreError};
-pub use fs::{File, Fs, FsLock, Opening, OsFs, Space};
+pub use fs::{File, Fs, FsCall, FsHook, FsLock, HookedFs, Opening, OsFs, Space};
 pub use identity::{Identity, IdentityStore, Registration};
 pub use memory::MemoryStore;
 pub use pool::{JobPanicked, JobPlace, Pool, Running};

@@ -11,14 +11,14 @@ use super::agreement::Agreement;
 use super::identity_file::{DiskIdentity, KnownDisk, LOCK_NAME, is_empty_disk};
 use super::index::{Entry, Index, Place};
 use super::record::{Binding, HEAD, Head, Layout, State};
-use super::scan::scan;
+use super::scan::{UNREADABLE_MAX, scan};
 use super::segments::{Segments, parse_name};
 use super::space::{DiskSpace, FileSystems, Limits};
 use super::volume::{Condition, Disk, Opened, Shared, Stamps, is_disk_failure};
-use super::watch::{Watch, WatchedFs};
+use super::watch::Watch;
 use super::{CHUNKS, Config};
 use crate::fs::PAGE;
-use crate::{Fs, FsLock, Identity, OpenError, Opening, Pool, Space};
+use crate::{Fs, FsLock, HookedFs, Identity, OpenError, Opening, Pool, Space};
 
 /// A directory of the configuration, with the access to it.
 pub(super) struct Folder {
@@ -60,7 +60,7 @@ impl Folder {
             Self {
                 path: disk.folder.clone(),
                 capacity: disk.capacity,
-                fs: Arc::new(WatchedFs::new(Arc::clone(fs), Arc::clone(&watch))),
+                fs: Arc::new(HookedFs::new(Arc::clone(fs), Arc::clone(&watch))),
                 watch,
                 pool: pool.another(&format!("dfs-disk-{number}")),
             }
@@ -237,6 +237,7 @@ pub(super) fn recover(disk: &Disk) -> Vec<(ChunkId, Entry)> {
 
 fn recover_files(disk: &Disk, replicas: &mut Vec<(ChunkId, Entry)>) -> io::Result<()> {
     let chunks = disk.folder.join(CHUNKS);
+    let mut unreadable = 0;
     for shard in disk.fs.list(&chunks)? {
         let shard = chunks.join(shard);
         for name in disk.fs.list(&shard)? {
@@ -254,8 +255,11 @@ fn recover_files(disk: &Disk, replicas: &mut Vec<(ChunkId, Entry)>) -> io::Resul
                 Ok(Some(head)) if head.chunk == chunk => {
                     replicas.push((chunk, Entry::new(disk.number, Place::File, &head)));
                 }
-                Err(error) if !is_disk_failure(&error) => return Err(error),
+                Err(error) if !is_disk_failure(&error) || unreadable == UNREADABLE_MAX => {
+                    return Err(error);
+                }
                 damaged => {
+                    unreadable += usize::from(damaged.is_err());
                     let why = damaged.err().map(|error| format!(": {error}")).unwrap_or_default();
                     let file = path.display();
                     tracing::error!(%chunk, %file, "the head is damaged{why}: the replica is kept, and not served");

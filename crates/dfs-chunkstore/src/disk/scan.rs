@@ -22,8 +22,8 @@ use crate::fs::PAGE;
 
 /// Bytes read at once when searching for heads.
 const WINDOW: usize = 128 << 10;
-/// Unreadable heads of a segment with which a disk stays in service.
-const UNREADABLE_MAX: usize = 16;
+/// Unreadable heads of a segment, or of all files, with which a disk stays in service.
+pub(super) const UNREADABLE_MAX: usize = 16;
 /// Bytes that a disk writes atomically.
 const SECTOR: usize = 512;
 
@@ -177,59 +177,41 @@ fn record_state(file: &dyn File, at: u64, head: &Head) -> io::Result<RecordState
 #[cfg(test)]
 mod tests {
     use std::path::Path;
-    use std::sync::Arc;
+    use std::sync::{Arc, Mutex};
 
     use dfs_types::{ChunkId, Stamp};
 
     use super::super::record::{encode_meta, padding};
     use super::*;
     use crate::sim::SimFs;
-    use crate::{Fs as _, Opening, conformance};
+    use crate::{Fs as _, FsCall, FsHook, HookedFs, Opening, conformance};
 
     const SALT: u64 = 7;
 
-    /// A file in which one page cannot be read.
-    struct BadSector {
-        inner: Arc<dyn File>,
-        page: u64,
-    }
+    /// A page that cannot be read; `None` while all can.
+    #[derive(Default)]
+    struct BadPage(Mutex<Option<u64>>);
 
-    impl File for BadSector {
-        fn read_at(&self, offset: u64, length: usize) -> io::Result<Bytes> {
-            if offset < self.page + PAGE as u64 && self.page < offset + length as u64 {
+    impl FsHook for BadPage {
+        type Running<'a> = ();
+
+        fn begin(&self, _: &Path, call: FsCall) -> io::Result<()> {
+            let (Some(page), FsCall::Read { offset, length }) = (*self.0.lock().unwrap(), call)
+            else {
+                return Ok(());
+            };
+            if offset < page + PAGE as u64 && page < offset + length {
                 return Err(io::Error::from_raw_os_error(5));
             }
-            self.inner.read_at(offset, length)
-        }
-
-        fn write_at(&self, offset: u64, pieces: &[Bytes]) -> io::Result<()> {
-            self.inner.write_at(offset, pieces)
-        }
-
-        fn sync(&self) -> io::Result<()> {
-            self.inner.sync()
-        }
-
-        fn length(&self) -> io::Result<u64> {
-            self.inner.length()
-        }
-
-        fn set_len(&self, length: u64) -> io::Result<()> {
-            self.inner.set_len(length)
-        }
-
-        fn punch(&self, offset: u64, length: u64) -> io::Result<()> {
-            self.inner.punch(offset, length)
-        }
-
-        fn next_data(&self, offset: u64) -> io::Result<Option<u64>> {
-            self.inner.next_data(offset)
+            Ok(())
         }
     }
 
     /// Writes three records of two pages each, in one commit.
-    fn segment() -> Arc<dyn File> {
-        let file = SimFs::new().open(Path::new("/a"), Opening::Create).unwrap();
+    fn segment() -> (Arc<dyn File>, Arc<BadPage>) {
+        let bad_page = Arc::<BadPage>::default();
+        let fs = HookedFs::new(Arc::new(SimFs::new()), bad_page.clone());
+        let file = fs.open(Path::new("/a"), Opening::Create).unwrap();
         for number in 0..3 {
             let (chunk, at) = (ChunkId(number), number as u64 * 2 * PAGE as u64);
             let bytes = conformance::content(chunk, 5000);
@@ -243,7 +225,7 @@ mod tests {
             let head = head.encode(Binding { salt: SALT, offset: at });
             file.write_at(at, &[head, meta, bytes, padding(end)]).unwrap();
         }
-        file
+        (file, bad_page)
     }
 
     #[test]
@@ -251,8 +233,9 @@ mod tests {
         for (page, damaged) in [(0, 0), (2, 2), (4, 4)] {
             let page = page * PAGE as u64;
             for is_last in [false, true] {
-                let file = BadSector { inner: segment(), page };
-                let found = scan(&file, SALT, is_last).unwrap();
+                let (file, bad_page) = segment();
+                *bad_page.0.lock().unwrap() = Some(page);
+                let found = scan(&*file, SALT, is_last).unwrap();
                 let places: Vec<_> = found.replicas.iter().map(|(at, _)| *at).collect();
                 let all = [0, 2, 4].map(|page| page * PAGE as u64);
                 let expected: Vec<_> = all.into_iter().filter(|at| *at != page).collect();
@@ -265,7 +248,7 @@ mod tests {
 
     #[test]
     fn missing_head_of_the_last_commit_is_a_remainder() {
-        let file = segment();
+        let (file, _) = segment();
         file.punch(4 * PAGE as u64, PAGE as u64).unwrap();
         let found = scan(&*file, SALT, true).unwrap();
         assert_eq!((found.replicas.len(), found.left_over), (2, vec![5 * PAGE as u64]));

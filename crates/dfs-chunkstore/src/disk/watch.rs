@@ -1,18 +1,17 @@
 //! Watches the operations of a disk, so that one that hangs is noticed.
 //!
-//! Operations run on threads without a clock. They only say that they are running; an observer,
-//! who has one, remembers when it first saw each of them.
+//! Operations run on threads without a clock and only register that they are running. An observer,
+//! which has a clock, records when it first saw each of them.
 
 use std::collections::BTreeMap;
 use std::io;
 use std::path::Path;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use bytes::Bytes;
 use tokio::time::{Instant, timeout};
 
-use crate::{File, Fs, FsLock, Opening, Space};
+use crate::{FsCall, FsHook};
 
 /// Time for which a disk counts as slow after its last slow operation.
 const SLOW_FOR: Duration = Duration::from_mins(1);
@@ -44,7 +43,7 @@ struct State {
 }
 
 /// A running operation; ends when dropped.
-struct Running<'a>(&'a Watch, u64);
+pub(super) struct Running<'a>(&'a Watch, u64);
 
 impl Drop for Running<'_> {
     fn drop(&mut self) {
@@ -61,7 +60,7 @@ impl Watch {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn begin(&self) -> Running<'_> {
+    fn start(&self) -> Running<'_> {
         let mut state = self.lock();
         let number = state.next;
         state.next += 1;
@@ -101,105 +100,11 @@ impl Watch {
     }
 }
 
-/// A file system whose operations are watched.
-pub(super) struct WatchedFs {
-    inner: Arc<dyn Fs>,
-    watch: Arc<Watch>,
-}
+impl FsHook for Watch {
+    type Running<'a> = Running<'a>;
 
-struct WatchedFile {
-    inner: Arc<dyn File>,
-    watch: Arc<Watch>,
-}
-
-impl WatchedFs {
-    pub(super) fn new(inner: Arc<dyn Fs>, watch: Arc<Watch>) -> Self {
-        Self { inner, watch }
-    }
-}
-
-impl Fs for WatchedFs {
-    fn open(&self, path: &Path, how: Opening) -> io::Result<Arc<dyn File>> {
-        let _running = self.watch.begin();
-        let inner = self.inner.open(path, how)?;
-        Ok(Arc::new(WatchedFile { inner, watch: Arc::clone(&self.watch) }))
-    }
-
-    fn create_dir(&self, path: &Path) -> io::Result<()> {
-        let _running = self.watch.begin();
-        self.inner.create_dir(path)
-    }
-
-    fn list(&self, path: &Path) -> io::Result<Vec<String>> {
-        let _running = self.watch.begin();
-        self.inner.list(path)
-    }
-
-    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
-        let _running = self.watch.begin();
-        self.inner.rename(from, to)
-    }
-
-    fn remove(&self, path: &Path) -> io::Result<()> {
-        let _running = self.watch.begin();
-        self.inner.remove(path)
-    }
-
-    fn sync_dir(&self, path: &Path) -> io::Result<()> {
-        let _running = self.watch.begin();
-        self.inner.sync_dir(path)
-    }
-
-    fn lock(&self, path: &Path) -> io::Result<Box<dyn FsLock>> {
-        let _running = self.watch.begin();
-        self.inner.lock(path)
-    }
-
-    fn space(&self, path: &Path) -> io::Result<Space> {
-        let _running = self.watch.begin();
-        self.inner.space(path)
-    }
-}
-
-impl File for WatchedFile {
-    fn read_at(&self, offset: u64, length: usize) -> io::Result<Bytes> {
-        let _running = self.watch.begin();
-        self.inner.read_at(offset, length)
-    }
-
-    fn will_read(&self, offset: u64, length: u64) {
-        let _running = self.watch.begin();
-        self.inner.will_read(offset, length);
-    }
-
-    fn write_at(&self, offset: u64, pieces: &[Bytes]) -> io::Result<()> {
-        let _running = self.watch.begin();
-        self.inner.write_at(offset, pieces)
-    }
-
-    fn sync(&self) -> io::Result<()> {
-        let _running = self.watch.begin();
-        self.inner.sync()
-    }
-
-    fn length(&self) -> io::Result<u64> {
-        let _running = self.watch.begin();
-        self.inner.length()
-    }
-
-    fn set_len(&self, length: u64) -> io::Result<()> {
-        let _running = self.watch.begin();
-        self.inner.set_len(length)
-    }
-
-    fn punch(&self, offset: u64, length: u64) -> io::Result<()> {
-        let _running = self.watch.begin();
-        self.inner.punch(offset, length)
-    }
-
-    fn next_data(&self, offset: u64) -> io::Result<Option<u64>> {
-        let _running = self.watch.begin();
-        self.inner.next_data(offset)
+    fn begin(&self, _path: &Path, _call: FsCall) -> io::Result<Running<'_>> {
+        Ok(self.start())
     }
 }
 
@@ -214,9 +119,9 @@ mod tests {
         let watch = Watch::new(5 * SECOND, 30 * SECOND);
         let start = Instant::now();
         let at = |seconds: u32| watch.observe(start + seconds * SECOND);
-        let operation = watch.begin();
+        let operation = watch.start();
         assert_eq!((at(100), at(104)), (Pace::Normal, Pace::Normal), "first seen at 100");
-        let other = watch.begin();
+        let other = watch.start();
         assert_eq!(at(105), Pace::Slow);
         drop(other);
         assert_eq!((at(129), at(130)), (Pace::Slow, Pace::Hung));

@@ -1,6 +1,7 @@
 //! File system operations of a store, blocking, behind a trait so that a simulated one can lose
 //! what was not synced.
 
+mod hooked;
 mod os;
 
 use std::io;
@@ -10,6 +11,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use dfs_types::FileSystemId;
 
+pub use hooked::{FsCall, FsHook, HookedFs};
 pub use os::OsFs;
 
 /// Alignment of offsets, lengths and addresses of direct writes, and of records on disk.

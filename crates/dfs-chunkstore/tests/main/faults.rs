@@ -9,8 +9,8 @@ use std::sync::{Arc, Mutex, mpsc};
 use bytes::Bytes;
 use dfs_chunkstore::sim::{Operation, SimFs};
 use dfs_chunkstore::{
-    ChunkStore, Config, DiskStore, File, Fs, FsLock, IdentityStore, OpenError, Opening, OsFs, Pool,
-    Space, StoreError, conformance,
+    ChunkStore, Config, DiskStore, Fs, FsCall, FsHook, HookedFs, IdentityStore, OpenError, Opening,
+    OsFs, Pool, StoreError, conformance,
 };
 use dfs_types::{
     BLOCK_SIZE, ChunkId, ClusterId, Crc32c, DiskState, ErrorCode, Level, OsRandom, SeededRandom,
@@ -230,9 +230,9 @@ async fn damage_beside_the_data_never_returns_wrong_bytes() {
 
 #[tokio::test]
 async fn small_chunks_sealed_together_share_a_sync() {
-    let fs = GatedFs::new();
+    let (fs, gate, gated) = gated();
     let random = Arc::new(SeededRandom::new(1));
-    let store = DiskStore::open(config(&["/a"]), fs.clone(), Pool::threads(2), random);
+    let store = DiskStore::open(config(&["/a"]), gated, Pool::threads(2), random);
     let store = Arc::new(store.await.unwrap());
     conformance::put(&*store, ChunkId(1), SMALL).await.unwrap();
 
@@ -244,8 +244,8 @@ async fn small_chunks_sealed_together_share_a_sync() {
         conformance::append(&mut *writer, &bytes).await.unwrap();
         seals.push(writer.seal(conformance::seal_of(&bytes)));
     }
-    let before = fs.inner.syncs();
-    let (is_entered, release) = fs.hold_sync();
+    let before = fs.syncs();
+    let (is_entered, release) = gate.hold_sync();
     // A seal is queued once it was polled.
     assert!(futures_util::poll!(&mut seals[0]).is_pending());
     is_entered.recv().unwrap();
@@ -257,7 +257,7 @@ async fn small_chunks_sealed_together_share_a_sync() {
         sealed.unwrap();
     }
     // One for the first, one for all the others, and a new segment at the limit.
-    let syncs = fs.inner.syncs() - before;
+    let syncs = fs.syncs() - before;
     assert!(syncs <= 4, "32 chunks took {syncs} syncs");
     for number in 1..34 {
         conformance::assert_whole(&*store, ChunkId(number), SMALL).await;
@@ -376,38 +376,38 @@ async fn f03_full_disk_misses_a_registration_and_returns() {
 #[tokio::test]
 async fn f03_interrupted_registration_is_not_reverted() {
     let folders = ["/a", "/b", "/c"];
-    let fs = GatedFs::new();
+    let (fs, gate, gated) = gated();
     let random = Arc::new(SeededRandom::new(1));
     let newer = Config { level: Level(2), ..config(&folders) };
-    let store = DiskStore::open(newer.clone(), fs.clone(), Pool::threads(2), random);
+    let store = DiskStore::open(newer.clone(), gated, Pool::threads(2), random);
     let store = store.await.unwrap();
     store.store_registration(numbered(1)).await.unwrap();
 
-    let (mut is_entered, mut release) = fs.hold_sync();
-    let gated = fs.clone();
+    let (mut is_entered, mut release) = gate.hold_sync();
+    let filled = fs.clone();
     let filling = std::thread::spawn(move || {
         // First the others have it, then it is settled on one disk after the other.
         for _ in ["/b", "/c", "/a"] {
             is_entered.recv().unwrap();
-            let next = gated.hold_sync();
+            let next = gate.hold_sync();
             release.send(()).unwrap();
             (is_entered, release) = next;
         }
         is_entered.recv().unwrap();
-        gated.inner.fail(Path::new("/c"), Operation::Write, ENOSPC);
+        filled.fail(Path::new("/c"), Operation::Write, ENOSPC);
         release.send(()).unwrap();
     });
     store.store_registration(numbered(2)).await.unwrap();
     filling.join().unwrap();
     assert_eq!(states(&store), [DiskState::Healthy; 3], "all have the registration");
-    fs.inner.heal();
-    fs.inner.fail(Path::new("/b"), Operation::Write, ENOSPC);
+    fs.heal();
+    fs.fail(Path::new("/b"), Operation::Write, ENOSPC);
     let refused = store.raise_level(Level(2)).await;
     assert!(matches!(refused, Err(StoreError::NoSpace(_))), "{refused:?}");
     drop(store);
-    fs.inner.heal();
-    fs.inner.crash();
-    let store = open_sim(&fs.inner, newer, 2).await.unwrap();
+    fs.heal();
+    fs.crash();
+    let store = open_sim(&fs, newer, 2).await.unwrap();
     assert_eq!(states(&store), [DiskState::Healthy; 3]);
     assert_eq!(store.identity().registration, Some(numbered(2)));
     let refused = store.store_registration(numbered(1)).await;
@@ -416,11 +416,11 @@ async fn f03_interrupted_registration_is_not_reverted() {
 
 #[tokio::test]
 async fn registration_of_a_dropped_caller_excludes_the_next_one() {
-    let fs = GatedFs::new();
+    let (fs, gate, gated) = gated();
     let random = Arc::new(SeededRandom::new(1));
     let store =
-        DiskStore::open(config(&["/a", "/b"]), fs.clone(), Pool::threads(2), random).await.unwrap();
-    let (is_entered, release) = fs.hold_sync();
+        DiskStore::open(config(&["/a", "/b"]), gated, Pool::threads(2), random).await.unwrap();
+    let (is_entered, release) = gate.hold_sync();
     let mut first = store.store_registration(numbered(1));
     assert!(futures_util::poll!(&mut first).is_pending());
     is_entered.recv().unwrap();
@@ -433,8 +433,8 @@ async fn registration_of_a_dropped_caller_excludes_the_next_one() {
     second.await.unwrap();
     assert_eq!(states(&store), [DiskState::Healthy; 2]);
     drop(store);
-    fs.inner.crash();
-    let store = open_sim(&fs.inner, config(&["/a", "/b"]), 2).await.unwrap();
+    fs.crash();
+    let store = open_sim(&fs, config(&["/a", "/b"]), 2).await.unwrap();
     assert_eq!(store.identity().registration, Some(numbered(2)));
 }
 
@@ -508,102 +508,47 @@ fn find(fs: &SimFs, bytes: &[u8]) -> (PathBuf, u64) {
     panic!("no file contains the chunk");
 }
 
-/// Announces the next sync of a file, and delays it.
-struct Gate {
+/// A sync of a file that is announced and delayed.
+struct HeldSync {
     entered: mpsc::Sender<()>,
     released: mpsc::Receiver<()>,
 }
 
-struct GatedFs {
-    inner: SimFs,
-    gate: Arc<Mutex<Option<Gate>>>,
-}
+/// Holds the next sync of a file.
+#[derive(Default)]
+struct Gate(Mutex<Option<HeldSync>>);
 
-impl GatedFs {
-    fn new() -> Arc<Self> {
-        Arc::new(Self { inner: SimFs::new(), gate: Arc::new(Mutex::new(None)) })
-    }
-
+impl Gate {
     /// Holds the next sync of a file: returns its announcement, and its release.
     fn hold_sync(&self) -> (mpsc::Receiver<()>, mpsc::Sender<()>) {
         let (entered, is_entered) = mpsc::channel();
         let (release, released) = mpsc::channel();
-        *self.gate.lock().unwrap() = Some(Gate { entered, released });
+        *self.0.lock().unwrap() = Some(HeldSync { entered, released });
         (is_entered, release)
     }
-}
 
-struct GatedFile {
-    inner: Arc<dyn File>,
-    gate: Arc<Mutex<Option<Gate>>>,
-}
-
-impl Fs for GatedFs {
-    fn open(&self, path: &Path, how: Opening) -> io::Result<Arc<dyn File>> {
-        let inner = self.inner.open(path, how)?;
-        Ok(Arc::new(GatedFile { inner, gate: self.gate.clone() }))
-    }
-
-    fn create_dir(&self, path: &Path) -> io::Result<()> {
-        self.inner.create_dir(path)
-    }
-
-    fn list(&self, path: &Path) -> io::Result<Vec<String>> {
-        self.inner.list(path)
-    }
-
-    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
-        self.inner.rename(from, to)
-    }
-
-    fn remove(&self, path: &Path) -> io::Result<()> {
-        self.inner.remove(path)
-    }
-
-    fn sync_dir(&self, path: &Path) -> io::Result<()> {
-        self.inner.sync_dir(path)
-    }
-
-    fn lock(&self, path: &Path) -> io::Result<Box<dyn FsLock>> {
-        self.inner.lock(path)
-    }
-
-    fn space(&self, path: &Path) -> io::Result<Space> {
-        self.inner.space(path)
+    fn take(&self) -> Option<HeldSync> {
+        self.0.lock().unwrap().take()
     }
 }
 
-impl File for GatedFile {
-    fn read_at(&self, offset: u64, length: usize) -> io::Result<Bytes> {
-        self.inner.read_at(offset, length)
-    }
+impl FsHook for Gate {
+    type Running<'a> = ();
 
-    fn write_at(&self, offset: u64, pieces: &[Bytes]) -> io::Result<()> {
-        self.inner.write_at(offset, pieces)
-    }
-
-    fn sync(&self) -> io::Result<()> {
-        let gate = self.gate.lock().unwrap().take();
-        if let Some(Gate { entered, released }) = gate {
+    fn begin(&self, _: &Path, call: FsCall) -> io::Result<()> {
+        if call == FsCall::SyncFile
+            && let Some(HeldSync { entered, released }) = self.take()
+        {
             entered.send(()).unwrap();
             released.recv().unwrap();
         }
-        self.inner.sync()
+        Ok(())
     }
+}
 
-    fn length(&self) -> io::Result<u64> {
-        self.inner.length()
-    }
-
-    fn set_len(&self, length: u64) -> io::Result<()> {
-        self.inner.set_len(length)
-    }
-
-    fn punch(&self, offset: u64, length: u64) -> io::Result<()> {
-        self.inner.punch(offset, length)
-    }
-
-    fn next_data(&self, offset: u64) -> io::Result<Option<u64>> {
-        self.inner.next_data(offset)
-    }
+/// Returns a file system, its gate, and the view of it through the gate.
+fn gated() -> (SimFs, Arc<Gate>, Arc<dyn Fs>) {
+    let (fs, gate) = (SimFs::new(), Arc::<Gate>::default());
+    let gated = Arc::new(HookedFs::new(Arc::new(fs.clone()), gate.clone()));
+    (fs, gate, gated)
 }

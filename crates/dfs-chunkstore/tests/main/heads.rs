@@ -141,3 +141,25 @@ async fn damaged_record_of_the_last_commit_is_set_aside_not_removed() {
     fs.flip_bit(&path, at + 100, 1).unwrap();
     assert_eq!(store.verify(sealed.replica()).await.unwrap(), None);
 }
+
+/// A disk that reads almost nothing would otherwise call almost everything absent.
+#[tokio::test]
+async fn many_unreadable_heads_of_files_fail_the_disk() {
+    for (unreadable, state) in [(16, DiskState::Healthy), (17, DiskState::Failed)] {
+        let fs = SimFs::new();
+        let store = open_sim(&fs, config(&["/a"]), 1).await.unwrap();
+        let mut paths = Vec::new();
+        for number in 0..17 {
+            let chunk = ChunkId(number);
+            conformance::put(&store, chunk, LARGE).await.unwrap();
+            paths.push(PathBuf::from(format!("/a/chunks/{number:02x}/{chunk}.v1")));
+        }
+        drop(store);
+        fs.crash();
+        for path in &paths[..unreadable] {
+            fs.fail(path, Operation::Read, EIO);
+        }
+        let store = open_sim(&fs, config(&["/a"]), 2).await.unwrap();
+        assert_eq!(states(&store), [state], "{unreadable} are unreadable");
+    }
+}

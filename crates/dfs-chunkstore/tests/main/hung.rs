@@ -4,11 +4,10 @@ use std::io;
 use std::path::Path;
 use std::sync::{Arc, Condvar, Mutex};
 
-use bytes::Bytes;
 use dfs_chunkstore::sim::SimFs;
 use dfs_chunkstore::{
-    ChunkStore as _, DiskStore, File, Fs, FsLock, IdentityStore as _, Opening, Pool, Space,
-    StoreError, conformance,
+    ChunkStore as _, DiskStore, Fs, FsCall, FsHook, HookedFs, IdentityStore as _, Pool, StoreError,
+    conformance,
 };
 use dfs_types::{ChunkId, DiskState, ErrorCode, SeededRandom};
 
@@ -28,104 +27,33 @@ impl Gate {
         *self.is_closed.lock().unwrap() = is_closed;
         self.opened.notify_all();
     }
+}
 
-    fn pass(&self, path: &Path) {
+impl FsHook for Gate {
+    type Running<'a> = ();
+
+    fn begin(&self, path: &Path, _call: FsCall) -> io::Result<()> {
         if path.starts_with("/b") {
             let is_closed = self.is_closed.lock().unwrap();
             drop(self.opened.wait_while(is_closed, |is_closed| *is_closed).unwrap());
         }
+        Ok(())
     }
 }
 
-#[derive(Clone)]
+/// A file system whose operations below `/b` hang while its gate is closed.
 struct HangingFs {
     inner: SimFs,
     gate: Arc<Gate>,
 }
 
-struct HangingFile {
-    inner: Arc<dyn File>,
-    path: std::path::PathBuf,
-    gate: Arc<Gate>,
-}
-
-impl Fs for HangingFs {
-    fn open(&self, path: &Path, how: Opening) -> io::Result<Arc<dyn File>> {
-        self.gate.pass(path);
-        let inner = self.inner.open(path, how)?;
-        Ok(Arc::new(HangingFile { inner, path: path.to_owned(), gate: Arc::clone(&self.gate) }))
+impl HangingFs {
+    fn new() -> Self {
+        Self { inner: SimFs::new(), gate: Arc::default() }
     }
 
-    fn create_dir(&self, path: &Path) -> io::Result<()> {
-        self.gate.pass(path);
-        self.inner.create_dir(path)
-    }
-
-    fn list(&self, path: &Path) -> io::Result<Vec<String>> {
-        self.gate.pass(path);
-        self.inner.list(path)
-    }
-
-    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
-        self.gate.pass(from);
-        self.inner.rename(from, to)
-    }
-
-    fn remove(&self, path: &Path) -> io::Result<()> {
-        self.gate.pass(path);
-        self.inner.remove(path)
-    }
-
-    fn sync_dir(&self, path: &Path) -> io::Result<()> {
-        self.gate.pass(path);
-        self.inner.sync_dir(path)
-    }
-
-    fn lock(&self, path: &Path) -> io::Result<Box<dyn FsLock>> {
-        self.gate.pass(path);
-        self.inner.lock(path)
-    }
-
-    fn space(&self, path: &Path) -> io::Result<Space> {
-        self.gate.pass(path);
-        self.inner.space(path)
-    }
-}
-
-impl File for HangingFile {
-    fn read_at(&self, offset: u64, length: usize) -> io::Result<Bytes> {
-        self.gate.pass(&self.path);
-        self.inner.read_at(offset, length)
-    }
-
-    fn write_at(&self, offset: u64, pieces: &[Bytes]) -> io::Result<()> {
-        self.gate.pass(&self.path);
-        self.inner.write_at(offset, pieces)
-    }
-
-    fn sync(&self) -> io::Result<()> {
-        self.gate.pass(&self.path);
-        self.inner.sync()
-    }
-
-    fn length(&self) -> io::Result<u64> {
-        self.gate.pass(&self.path);
-        self.inner.length()
-    }
-
-    fn set_len(&self, length: u64) -> io::Result<()> {
-        self.gate.pass(&self.path);
-        self.inner.set_len(length)
-    }
-
-    fn punch(&self, offset: u64, length: u64) -> io::Result<()> {
-        self.gate.pass(&self.path);
-        self.inner.punch(offset, length)
-    }
-
-    fn next_data(&self, offset: u64) -> io::Result<Option<u64>> {
-        self.gate.pass(&self.path);
-        self.inner.next_data(offset)
+    fn hooked(&self) -> Arc<dyn Fs> {
+        Arc::new(HookedFs::new(Arc::new(self.inner.clone()), Arc::clone(&self.gate)))
     }
 }
 
@@ -148,10 +76,10 @@ async fn until_it_answers(store: &DiskStore) {
 #[tokio::test]
 async fn hung_disk_leaves_the_others_working_and_recovers() {
     use DiskState::{Healthy, Hung, Returning, Slow};
-    let fs = HangingFs { inner: SimFs::new(), gate: Arc::default() };
+    let fs = HangingFs::new();
     let random = Arc::new(SeededRandom::new(1));
     let pool = Pool::threads(2);
-    let store = DiskStore::open(config(&["/a", "/b"]), Arc::new(fs.clone()), pool, random);
+    let store = DiskStore::open(config(&["/a", "/b"]), fs.hooked(), pool, random);
     let store = store.await.unwrap();
     store.store_registration(numbered(1)).await.unwrap();
     let id = store.usage()[1].disk;
@@ -197,9 +125,9 @@ async fn hung_disk_leaves_the_others_working_and_recovers() {
 #[tokio::test]
 async fn chunk_being_written_to_a_disk_that_hangs_fails() {
     for length in [LARGE, 100] {
-        let fs = HangingFs { inner: SimFs::new(), gate: Arc::default() };
+        let fs = HangingFs::new();
         let random = Arc::new(SeededRandom::new(1));
-        let (pool, shared) = (Pool::threads(2), Arc::new(fs.clone()));
+        let (pool, shared) = (Pool::threads(2), fs.hooked());
         let store = DiskStore::open(config(&["/a", "/b"]), shared, pool, random).await.unwrap();
         let first = conformance::put(&store, ChunkId(1), LARGE).await.unwrap();
         assert_eq!(first.disk, store.usage()[0].disk, "the next one goes to the emptier disk");
@@ -228,10 +156,10 @@ async fn d05_disk_that_hangs_at_the_start_does_not_stop_the_others() {
         hung_after: std::time::Duration::from_secs(2),
         ..config(&["/a", "/b"])
     };
-    let fs = HangingFs { inner: SimFs::new(), gate: Arc::default() };
+    let fs = HangingFs::new();
     let open = async || {
         let random = Arc::new(SeededRandom::new(1));
-        DiskStore::open(config.clone(), Arc::new(fs.clone()), Pool::threads(2), random).await
+        DiskStore::open(config.clone(), fs.hooked(), Pool::threads(2), random).await
     };
     let store = open().await.unwrap();
     store.store_registration(numbered(1)).await.unwrap();
