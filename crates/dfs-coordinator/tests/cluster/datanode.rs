@@ -2,28 +2,28 @@
 //! real receipts, and records its orders.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
-use std::task::Poll;
 use std::time::Duration;
 
 use dfs_proto::v1::build_replica_response::Outcome;
-use dfs_proto::v1::data_node_server::{DataNode, DataNodeServer};
+use dfs_proto::v1::data_node_server::DataNodeServer;
 use dfs_proto::v1::membership_client::MembershipClient;
 use dfs_proto::{Failure, OrderParties, Ordered, open_order, v1};
 use dfs_types::{
-    ChunkId, ClusterId, Crc32c, DiskId, ErrorCode, Generation, Incarnation, NodeId, Part,
-    ReadProof, Receipt, RegistrationNumber, ReplicaDigest, Seal, SealKey, Sha256, Stamp,
-    StreamOpening,
+    ChunkId, ClusterId, Crc32c, DiskId, ErrorCode, Generation, Incarnation, NodeId, ReadProof,
+    Receipt, RegistrationNumber, Seal, SealKey, Sha256, Stamp, StreamOpening,
 };
-use futures_util::Stream;
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
-use tokio_stream::StreamExt;
+use tokio_stream::StreamExt as _;
 use tokio_stream::wrappers::{ReceiverStream, TcpListenerStream};
-use tonic::{Request, Response, Status, Streaming};
+use tonic::Status;
+
+mod handler;
+
+use self::handler::Handler;
 
 /// A replica of the fake.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -618,166 +618,5 @@ pub(crate) fn written(
         crc32c: Crc32c::of(data).0,
         sha256: Sha256::of(data).0.to_vec().into(),
         receipts: receipts.iter().map(to_wire).collect(),
-    }
-}
-
-struct Handler(Arc<FakeDataNode>);
-
-type Frames<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
-
-#[tonic::async_trait]
-impl DataNode for Handler {
-    type ChunkDataStreamStream = Frames<v1::ChunkAck>;
-    type RetrieveChunkStream = Frames<v1::ChunkFrame>;
-    type ListChunksStream = Frames<v1::ChunkListPage>;
-
-    async fn prepare_chunk_upload(
-        &self,
-        request: Request<v1::ChunkMeta>,
-    ) -> Result<Response<v1::ChunkUploadReady>, Status> {
-        if request.get_ref().node_id != self.0.id.to_bytes().to_vec() {
-            return Err(
-                Failure::new(ErrorCode::Unavailable, "the order is for another node").into()
-            );
-        }
-        let session_id = self.0.id.to_bytes().to_vec().into();
-        Ok(Response::new(v1::ChunkUploadReady { session_id, ..v1::ChunkUploadReady::default() }))
-    }
-
-    async fn chunk_data_stream(
-        &self,
-        request: Request<Streaming<v1::ChunkData>>,
-    ) -> Result<Response<Self::ChunkDataStreamStream>, Status> {
-        if self.0.state.lock().unwrap().takes_no_more {
-            let unread = request.into_inner();
-            let acks = futures_util::stream::poll_fn(move |_| {
-                let _ = &unread;
-                Poll::Pending
-            });
-            return Ok(Response::new(Box::pin(acks)));
-        }
-        // Acknowledges what has arrived, and stores nothing.
-        let mut received_offset = 0;
-        let acks = request.into_inner().map(move |data| {
-            if let Some(v1::chunk_data::Kind::Frame(frame)) = data?.kind {
-                received_offset += frame.data.len() as u64;
-            }
-            let progress = v1::Progress { received_offset, dropped: Vec::new() };
-            Ok(v1::ChunkAck { kind: Some(v1::chunk_ack::Kind::Progress(progress)) })
-        });
-        Ok(Response::new(Box::pin(acks)))
-    }
-
-    async fn retrieve_chunk(
-        &self,
-        request: Request<v1::RetrieveRequest>,
-    ) -> Result<Response<Self::RetrieveChunkStream>, Status> {
-        // Sends as many zero frames as requested.
-        let frames = (0..request.into_inner().length).map(|number| {
-            let data = vec![0; 1 << 20].into();
-            Ok(v1::ChunkFrame { offset: number << 20, data, ..v1::ChunkFrame::default() })
-        });
-        let none = Err(Failure::new(ErrorCode::NotFound, "no such chunk").into());
-        let frames = tokio_stream::iter(frames).chain(tokio_stream::once(none));
-        Ok(Response::new(Box::pin(frames)))
-    }
-
-    async fn report_corrupt(
-        &self,
-        _: Request<v1::CorruptReport>,
-    ) -> Result<Response<v1::CorruptVerdict>, Status> {
-        Err(Status::unimplemented("the fake has no data"))
-    }
-
-    async fn build_replica(
-        &self,
-        request: Request<v1::BuildReplicaRequest>,
-    ) -> Result<Response<v1::BuildReplicaResponse>, Status> {
-        let mut request = request.into_inner();
-        self.0.open(&mut request)?;
-        self.0.check_epoch(request.lease_epoch)?;
-        Ok(Response::new(self.0.build(&request)))
-    }
-
-    async fn verify_replica(
-        &self,
-        request: Request<v1::VerifyReplicaRequest>,
-    ) -> Result<Response<v1::VerifyReplicaResponse>, Status> {
-        let mut request = request.into_inner();
-        self.0.open(&mut request)?;
-        Ok(Response::new(self.0.verify(request)))
-    }
-
-    async fn delete_chunks(
-        &self,
-        request: Request<v1::DeleteChunksRequest>,
-    ) -> Result<Response<v1::DeleteChunksResponse>, Status> {
-        let mut request = request.into_inner();
-        self.0.open(&mut request)?;
-        self.0.check_epoch(request.lease_epoch)?;
-        Ok(Response::new(self.0.delete(&request)))
-    }
-
-    async fn inventory(
-        &self,
-        request: Request<v1::InventoryRequest>,
-    ) -> Result<Response<v1::InventoryResponse>, Status> {
-        let mut request = request.into_inner();
-        self.0.open(&mut request)?;
-        let mut digest = ReplicaDigest::default();
-        for (chunk, replica) in self.0.in_range(&request.from, &request.to) {
-            digest.add(request.cycle, chunk, Part::WHOLE, replica.stamp);
-        }
-        let disk = v1::DiskDigest {
-            disk_id: self.0.disk_now().to_bytes().to_vec().into(),
-            count: digest.count,
-            sum: digest.sum,
-        };
-        Ok(Response::new(v1::InventoryResponse { disks: vec![disk] }))
-    }
-
-    async fn list_chunks(
-        &self,
-        request: Request<v1::ListChunksRequest>,
-    ) -> Result<Response<Self::ListChunksStream>, Status> {
-        let mut request = request.into_inner();
-        self.0.open(&mut request)?;
-        let disk = self.0.disk_now().to_bytes().to_vec();
-        let chunks = self.0.in_range(&request.from, &request.to).into_iter();
-        let chunks = chunks.map(|(chunk, replica)| v1::ListedChunk {
-            replica: Some(v1::ReplicaRef {
-                chunk_id: chunk.to_bytes().to_vec().into(),
-                disk_id: disk.clone().into(),
-                stamp: replica.stamp.0,
-                part: 0,
-            }),
-            length: replica.length,
-            crc32c: replica.crc32c.0,
-            sha256: vec![0; 32].into(),
-            ..v1::ListedChunk::default()
-        });
-        let verdict = {
-            let mut state = self.0.state.lock().unwrap();
-            state.next_stamp += 1;
-            state.next_stamp - 1
-        };
-        let mut page = v1::ChunkListPage { chunks: chunks.collect(), is_last: true, verdict };
-        if self.0.state.lock().unwrap().lists_incompletely {
-            page.chunks.clear();
-            page.is_last = false;
-        }
-        Ok(Response::new(Box::pin(tokio_stream::iter([Ok(page)]))))
-    }
-
-    async fn settle_disk(
-        &self,
-        request: Request<v1::SettleDiskRequest>,
-    ) -> Result<Response<v1::SettleDiskResponse>, Status> {
-        let mut request = request.into_inner();
-        self.0.open(&mut request)?;
-        self.0.check_epoch(request.lease_epoch)?;
-        assert_eq!(request.disk_id, self.0.disk_now().to_bytes()[..]);
-        self.0.state.lock().unwrap().has_returning_disk = false;
-        Ok(Response::new(v1::SettleDiskResponse {}))
     }
 }
