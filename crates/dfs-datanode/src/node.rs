@@ -63,6 +63,9 @@ pub(crate) struct Node {
     pub(crate) id: NodeId,
     /// Distinguishes this process from another one with identical disks.
     pub(crate) instance: u64,
+    /// Number of verdicts on what was found when the store was opened: smaller than the stamp of
+    /// every replica written since.
+    pub(crate) opened_at: u64,
     /// Heartbeat streams opened by this process.
     streams: AtomicU64,
     /// `host:port` under which others reach it.
@@ -95,6 +98,7 @@ impl Node {
         let id = store.identity().node;
         // 0 means no instance.
         let instance = 1 + random.below(u64::MAX);
+        let opened_at = store.verdict_number();
         Self {
             sessions: Sessions::new(&settings),
             reads: Arc::new(Semaphore::new(settings.reads)),
@@ -112,6 +116,7 @@ impl Node {
             verdicts: Verdicts::default(),
             id,
             instance,
+            opened_at,
             streams: AtomicU64::new(0),
             address,
             membership: watch::Sender::new(None),

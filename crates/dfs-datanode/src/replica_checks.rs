@@ -9,7 +9,8 @@ use std::time::Duration;
 use dfs_chunkstore::{Blocks, ChunkHeader, DiskUsage, SealedChunk, StoreError};
 use dfs_proto::v1;
 use dfs_types::{
-    BLOCK_SIZE, ChunkSeal, Crc32c, Part, ReplicaCondition, ReplicaRef, ReplicaVerdict, Stamp,
+    BLOCK_SIZE, ChunkSeal, Crc32c, DiskId, Part, ReplicaCondition, ReplicaRef, ReplicaVerdict,
+    Stamp,
 };
 use tokio::time::timeout;
 
@@ -46,12 +47,17 @@ impl Node {
     /// replicas leave the index.
     pub(crate) fn absence(&self, replica: ReplicaRef) -> Error {
         let ReplicaRef { chunk, disk, .. } = replica;
-        let is_proof = |usage: &DiskUsage| usage.disk == disk && usage.state.proves_absence();
-        if self.store.usage().iter().any(is_proof) {
+        if self.proves_absence(disk) {
             StoreError::NotFound(chunk).into()
         } else {
             Error::DiskOutOfService { chunk, disk }
         }
+    }
+
+    /// Returns whether replicas that the store does not find on this disk are certainly not there.
+    pub(crate) fn proves_absence(&self, disk: DiskId) -> bool {
+        let is_proof = |usage: &DiskUsage| usage.disk == disk && usage.state.proves_absence();
+        self.store.usage().iter().any(is_proof)
     }
 
     /// Returns the error of a replica that was found and then failed.
@@ -241,13 +247,12 @@ impl Node {
     }
 
     async fn find_set_aside(&self) -> Result<(), StoreError> {
-        let number = self.store.verdict_number();
         for damaged in self.store.damaged() {
             // Only the name of its file says which chunk it was.
             if let Some(chunk) = damaged.chunk {
                 let (part, stamp) = (Part::WHOLE, Stamp(0));
                 let replica = ReplicaRef { chunk, part, disk: damaged.disk, stamp };
-                self.report(verdict(replica, number, ReplicaCondition::Gone, 0));
+                self.report(verdict(replica, self.opened_at, ReplicaCondition::Gone, 0));
             }
         }
         let mut after = None;

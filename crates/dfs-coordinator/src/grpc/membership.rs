@@ -285,7 +285,7 @@ async fn record_verdicts(
             let (scope, chunk) = (caller.scope(), replica.chunk);
             let evidence = Evidence::Reported(cluster);
             match core.namespace.mark_replica(&scope, node, verdict, evidence, None).await {
-                Ok(Marked::NotProven(_)) => {
+                Ok(Marked::NotProven(replica)) => {
                     core.rechecks.add(node, replica);
                     return None;
                 }

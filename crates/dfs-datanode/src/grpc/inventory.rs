@@ -60,10 +60,10 @@ impl<'a> Walk<'a> {
             return Ok(None);
         }
         let mut found = self.node.store.list(self.after, LISTING_STEP).await?;
-        let is_full = found.len() == LISTING_STEP;
+        // A page may have any length but 0 before the end.
         let last = found.last().map(|replica| replica.chunk);
         found.retain(|replica| self.range.contains(replica.chunk));
-        self.is_over = !(is_full && last.is_some_and(|last| self.range.contains(last)));
+        self.is_over = !last.is_some_and(|last| self.range.contains(last));
         self.after = last;
         Ok(Some(found))
     }
@@ -121,7 +121,7 @@ pub(super) fn list(
     let node = node.clone();
     spawn_in_request(async move {
         let _permit = permit;
-        let serves = |node: &Node| disk.is_none_or(|disk| in_service(node).contains(&disk));
+        let serves = |node: &Node| disk.is_none_or(|disk| node.proves_absence(disk));
         let was_in_service = serves(&node);
         // Taken before the index is read.
         let verdict = node.store.verdict_number();

@@ -1,5 +1,6 @@
 //! Digests and lists of what the disks hold.
 
+use dfs_chunkstore::conformance;
 use dfs_proto::wire::WireId as _;
 use dfs_proto::{v1, wire};
 use dfs_types::{ChunkId, Part, ReplicaDigest, Stamp};
@@ -74,4 +75,19 @@ async fn list_is_that_of_the_range_and_disk_and_complete_only_in_service() {
     assert_eq!(list(&node, other).await, (vec![], false), "a disk that the node does not have");
     node.store.set_failed(true);
     assert!(!list(&node, range).await.1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn every_page_of_a_long_list_is_read() {
+    let cluster = Cluster::start().await;
+    let node = cluster.node(1, settings()).await;
+    let mut expected = ReplicaDigest::default();
+    let chunks: Vec<u128> = (1..=2_500).collect();
+    for chunk in &chunks {
+        let sealed = conformance::put(&node.store, ChunkId(*chunk), 1).await.unwrap();
+        expected.add(7, sealed.chunk, Part::WHOLE, sealed.stamp);
+    }
+    assert_eq!(list(&node, v1::ListChunksRequest::default()).await, (chunks, true));
+    let found = digests(&node, 0, u128::MAX).await.remove(0);
+    assert_eq!((found.count, found.sum), (expected.count, expected.sum));
 }

@@ -50,8 +50,8 @@ pub enum Marked {
     Recorded(Chunk),
     /// No record names the replica.
     Unnamed,
-    /// Not recorded, as the replica may be the last readable one: it must be read again first.
-    NotProven(Chunk),
+    /// Not recorded, as this replica may be the last readable one: it must be read again first.
+    NotProven(ReplicaRef),
 }
 
 impl Namespace {
@@ -135,8 +135,8 @@ impl Namespace {
         fence: Option<&Condition>,
     ) -> Result<Marked, Error> {
         scope.require(Access::Admin)?;
-        let ReplicaVerdict { replica, number, condition, block: _ } = verdict;
-        let ReplicaRef { chunk, part, disk, stamp } = replica;
+        let ReplicaVerdict { replica: reported, number, condition, block: _ } = verdict;
+        let ReplicaRef { chunk, part, disk, stamp } = reported;
         for tries in 0..TRIES {
             self.pause_before(tries).await;
             let mut tx = self.begin_fenced(fence).await?;
@@ -156,12 +156,13 @@ impl Namespace {
             if replica.is_doomed() || number <= replica.verdict {
                 return Ok(Marked::Recorded(old));
             }
+            let named = replica.stamp;
             replica.mark = condition.into();
             replica.verdict = number;
             if let (Evidence::Reported(cluster), false) = (evidence, replica.is_sound()) {
                 let health = judge(&new, cluster);
                 if health.spare_of(health.readable) < 0 {
-                    return Ok(Marked::NotProven(old));
+                    return Ok(Marked::NotProven(ReplicaRef { stamp: named, ..reported }));
                 }
             }
             new.generation = old.generation.next();

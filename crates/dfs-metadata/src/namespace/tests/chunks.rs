@@ -337,8 +337,11 @@ async fn last_readable_replica_is_marked_only_once_it_was_read_again() {
     recorded(report(1, Bad, 1).await);
     let before = fixture.chunk(chunk).await.unwrap();
     for condition in [Bad, Gone] {
-        assert_eq!(report(2, condition, 1).await, Marked::NotProven(before.clone()));
+        assert_eq!(report(2, condition, 1).await, Marked::NotProven(name(chunk, 2, 1)));
     }
+    let unnamed = verdict(name(chunk, 2, 0), Gone, 9);
+    let marked = fixture.mark(2, unnamed, Evidence::Reported(&seen)).await;
+    assert_eq!(marked, Marked::NotProven(name(chunk, 2, 1)), "it can be read only by its name");
     assert_eq!(fixture.chunk(chunk).await.unwrap(), before);
     recorded(report(1, Sound, 2).await);
     recorded(report(2, Bad, 1).await);
