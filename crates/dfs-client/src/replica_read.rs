@@ -68,9 +68,10 @@ impl Run {
         let is_whole = skipped == 0
             && taken == frame.data.len() as u64
             && (taken.is_multiple_of(BLOCK) || frame.end() == extent.seal.length);
-        let next = Crc32c::of_whole(&frame.crcs, frame.data.len() as u64).filter(|_| is_whole);
-        let so_far = self.crc.zip(next);
-        self.crc = so_far.map(|(so_far, next)| so_far.combine(next, frame.data.len()));
+        self.crc = self.crc.filter(|_| is_whole).and_then(|so_far| {
+            let next = Crc32c::of_whole(&frame.crcs, frame.data.len() as u64)?;
+            Some(so_far.combine(next, frame.data.len()))
+        });
         self.bytes.push(frame.data.slice(skipped as usize..taken as usize));
         self.end = frame.offset + taken;
     }

@@ -177,10 +177,10 @@ impl Connections {
         };
         held.connections.insert(id, entry);
         let pending = held.connections.values().filter(|entry| entry.is_pending()).count();
-        let oldest = held.first_of_most(Entry::is_pending, |_| ());
-        let evicted = oldest.filter(|_| pending > pending_max);
+        let is_over = pending > pending_max;
+        let oldest = is_over.then(|| held.first_of_most(Entry::is_pending, |_| ())).flatten();
         let refusal = Refusal::Pending(pending_max);
-        let evicted = evicted.and_then(|id| held.cut(id, refusal));
+        let evicted = oldest.and_then(|id| held.cut(id, refusal));
         drop(held);
         if let Some(address) = evicted {
             self.count(refusal, address);

@@ -334,8 +334,8 @@ impl ChunkStore for DiskStore {
         let (mut first, mut whole) = (0, Crc32c::default());
         while first < blocks {
             let on = Arc::clone(&disk);
-            let step = move || match on.verify_step(replica.chunk, &entry, first)? {
-                Verified::Bad(_) => on.verify_step(replica.chunk, &entry, first),
+            let step = move || match on.verify_step(replica.chunk, &entry, first, false)? {
+                Verified::Bad(_) => on.verify_step(replica.chunk, &entry, first, true),
                 good @ Verified::Good(_) => Ok(good),
             };
             match disk.run(step).await?? {

@@ -169,30 +169,42 @@ impl Disk {
         })
     }
 
-    /// Drops what is cached of the blocks that one read from `first` on returns, and of everything
-    /// that proves them.
-    fn drop_cached(&self, chunk: ChunkId, entry: &Entry, first: u64) -> Result<(), StoreError> {
-        self.tables.remove((chunk, entry.stamp));
+    /// Drops what is cached of the blocks that one read from `first` on returns and, if `with_proof`,
+    /// of the head and the checksums that prove them.
+    fn drop_cached(
+        &self,
+        chunk: ChunkId,
+        entry: &Entry,
+        first: u64,
+        with_proof: bool,
+    ) -> Result<(), StoreError> {
         let layout = entry.layout();
+        if with_proof {
+            self.tables.remove((chunk, entry.stamp));
+        }
         self.with_file(chunk, entry, |file| {
-            let start = layout.head.min(layout.meta);
-            let end = (layout.head + HEAD as u64).max(layout.meta + entry.meta_length());
-            file.drop_cached(start, end - start);
+            if with_proof {
+                let start = layout.head.min(layout.meta);
+                let end = (layout.head + HEAD as u64).max(layout.meta + entry.meta_length());
+                file.drop_cached(start, end - start);
+            }
             file.drop_cached(layout.data + first * BLOCK, READ_MAX);
             Ok(())
         })
     }
 
     /// Verifies as many blocks from `first` on as one read returns, and the head with the first
-    /// ones. Reads from the disk rather than from caches, as far as possible.
+    /// ones. Reads from the disk rather than from caches, as far as possible: the checksums once for
+    /// all steps, and once more for a repeated one.
     pub(super) fn verify_step(
         &self,
         chunk: ChunkId,
         entry: &Entry,
         first: u64,
+        is_repeated: bool,
     ) -> Result<Verified, StoreError> {
         let read = || {
-            self.drop_cached(chunk, entry, first)?;
+            self.drop_cached(chunk, entry, first, first == 0 || is_repeated)?;
             if first == 0 {
                 self.read_header(chunk, entry)?;
             }

@@ -98,7 +98,9 @@ async fn damaged_files(cx: &Context, found: &ReplicaCheck) -> Result<Vec<Damaged
     if !unnamed.is_empty() {
         let root = DfsPath::new("/").expect("the root is a path");
         let mut walk = cx.client.walk(&root);
-        while let Some(entry) = walk.next().await {
+        while !unnamed.is_empty()
+            && let Some(entry) = walk.next().await
+        {
             let entry = entry?;
             if unnamed.remove(&entry.stat.inode) {
                 file(Some(entry.path), entry.stat.inode);
@@ -136,7 +138,7 @@ fn document(found: &ReplicaCheck, damaged: &[DamagedFile]) -> Value {
     })
 }
 
-/// Returns the lines for people.
+/// Returns the human-readable report.
 fn lines(found: &ReplicaCheck, damaged: &[DamagedFile]) -> Vec<String> {
     let mut lines = vec![format!("compared {} with the disks", counted(found.records, "chunk"))];
     let mut note = |count: u64, text: &str| {
@@ -144,15 +146,15 @@ fn lines(found: &ReplicaCheck, damaged: &[DamagedFile]) -> Vec<String> {
             lines.push(format!("{}: {text}", counted(count, "replica")));
         }
     };
-    note(found.gone, "lost by their disks, to be built again");
+    note(found.gone, "lost by their disks, to be re-replicated");
     note(found.back, "found again");
     note(found.adopted, "missing from the metadata, recorded again");
-    note(found.surplus, "more than needed, to be deleted");
+    note(found.surplus, "not needed by their files, kept");
     if found.orphans > 0 {
         let bytes = ByteSize(found.orphan_bytes);
         let waiting = found.orphans.saturating_sub(found.deleted_orphans);
-        note(waiting, &format!("of no file ({bytes} with those deleted), kept for now"));
-        note(found.deleted_orphans, "of no file, deleted");
+        note(waiting, &format!("orphaned, kept for now (all orphans: {bytes})"));
+        note(found.deleted_orphans, "orphaned, deleted");
     }
     if found.skipped > 0 {
         lines.push("not all disks could be compared".to_owned());
@@ -167,7 +169,7 @@ fn lines(found: &ReplicaCheck, damaged: &[DamagedFile]) -> Vec<String> {
             what.push(format!("{} without a replica", counted(file.missing, "chunk")));
         }
         if file.degraded > 0 {
-            what.push(format!("{} with too few", counted(file.degraded, "chunk")));
+            what.push(format!("{} with bad or too few replicas", counted(file.degraded, "chunk")));
         }
         lines.push(format!("{path}: {}", what.join(", ")));
     }
