@@ -60,7 +60,7 @@ pub enum StoreError {
     /// An operation of the disk does not return.
     #[error("disk {disk} hangs: an operation on it does not return")]
     Hung {
-        /// Folder of the disk.
+        /// Directory of the disk.
         disk: String,
     },
     /// The store has no such disk.

@@ -244,9 +244,9 @@ impl Client {
         Err(errors)
     }
 
-    /// Returns the replicas by distance: same machine, then same zone. Nodes that failed recently come
-    /// after the others, then replicas that can perhaps not be read, then bad ones. Equal ones are ordered by a hash of machine and piece: load is spread, and a piece
-    /// that is read again is in the page cache of the node asked.
+    /// Returns the replicas in the order to try them: by health, then nodes without a recent failure,
+    /// then the same machine, then the same zone. Ties are broken by a hash of machine and piece,
+    /// which spreads load and sends rereads of a piece to the same node.
     fn in_order(&self, piece: &Piece) -> Vec<Source> {
         let inner = &self.inner;
         let extent = &piece.extent;

@@ -145,7 +145,7 @@ pub enum Error {
         block: u64,
     },
     /// A task of the request panicked.
-    #[error("the request broke off")]
+    #[error("the request was interrupted")]
     BrokeOff,
     /// The chunk store refused.
     #[error(transparent)]

@@ -1,4 +1,4 @@
-//! Finding and reading replicas, and the verdicts that follow from it.
+//! Finds and reads replicas, and issues verdicts on them.
 //!
 //! A verdict has a number drawn before the replica was looked for, and is reported in heartbeats
 //! until a coordinator has settled it. Only a checksum that is wrong in two reads makes a replica

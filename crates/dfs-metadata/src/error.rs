@@ -333,7 +333,7 @@ pub enum Error {
     #[error(
         "the disks of node {node} have registration {found}, but {expected} is in use: all of them \
          are old images, or copies that another process uses; stop the other node, or, if there \
-         is none, run `dfs node readmit`"
+         is none, start this one with empty disks and keep these until all data is replicated"
     )]
     OldImage {
         /// The node.

@@ -35,7 +35,7 @@ const IN_FLIGHT_UNITS: u32 = (IN_FLIGHT_BYTES / IN_FLIGHT_UNIT) as u32;
 /// Maximum number of damaged heads that are remembered; all are logged.
 const DAMAGED_MAX: usize = 1_000;
 
-/// Stamps of one life of the store: the number of the life in the high bits, a counter in the low
+/// Stamps of one run of the store: the number of the life in the high bits, a counter in the low
 /// ones. The number is increased durably on every disk before the first stamp of that life is
 /// issued, so that no two replicas ever share one, regardless of clocks, crashes and deletions.
 #[derive(Debug)]
@@ -76,7 +76,7 @@ pub(super) struct Disk {
     pub(super) id: DiskId,
     pub(super) folder: PathBuf,
     pub(super) fs: Arc<dyn Fs>,
-    /// Threads of this disk alone, so that it holds up no other one.
+    /// Threads of this disk only, so that a slow disk does not delay the others.
     pub(super) pool: Pool,
     watch: Arc<Watch>,
     pub(super) index: Arc<Index>,
@@ -344,7 +344,8 @@ impl Disk {
             (Condition::Missing, _) => (
                 DiskState::Missing,
                 "the directory is empty, but a disk of this node was in it: mount the disk and \
-                 restart the node; if the disk is gone for good, run `dfs disk retire`",
+                 restart the node; if the disk is gone for good, give its replacement another \
+                 directory",
             ),
             (_, Pace::Hung) => {
                 (DiskState::Hung, "an operation does not return: check the disk and its driver")

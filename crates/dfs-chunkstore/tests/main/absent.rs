@@ -166,7 +166,7 @@ async fn d01_empty_folder_where_a_disk_was_is_missing_not_new() {
     assert_eq!(states(&store), [Healthy, Missing]);
     let usage = store.usage()[1].clone();
     assert_eq!((usage.disk, usage.free, usage.chunks), (id, 0, 0));
-    assert!(usage.reason.contains("dfs disk retire"), "{}", usage.reason);
+    assert!(usage.reason.contains("another directory"), "{}", usage.reason);
     conformance::assert_whole(&store, on_a.chunk, LARGE).await;
     assert_eq!(store.stat(on_b.replica()).await.unwrap(), None);
     store.store_registration(numbered(2)).await.unwrap();

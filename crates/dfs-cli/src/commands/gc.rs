@@ -76,10 +76,10 @@ pub(crate) async fn run(args: GcArgs, cx: &Context) -> Result<()> {
     Ok(())
 }
 
-/// Asks a person.
+/// Asks for confirmation on the terminal.
 fn confirm() -> Result<()> {
     if !io::stdin().is_terminal() {
-        return Err(Error::usage("nobody can be asked here; --yes permits the deletion"));
+        return Err(Error::usage("stdin is not a terminal: confirm with --yes"));
     }
     let mut answer = String::new();
     let asked = write!(io::stderr(), "permit deletion? [y/N] ")
@@ -105,8 +105,8 @@ fn document(cluster: &ClusterStatus, status: &GcStatus) -> Value {
 }
 
 fn lines(cluster: &ClusterStatus, status: &GcStatus) -> Vec<String> {
-    let held = "nothing is deleted: the metadata was restored or migrated, and `dfs gc \
-                acknowledge` was not given since";
+    let held = "deletion is on hold: the metadata was restored or migrated; run `dfs gc \
+                acknowledge` to permit it";
     let may_delete = if status.may_delete() { "deletion is permitted" } else { held };
     let found = &cluster.reconciliation;
     let mut lines = vec![may_delete.to_owned()];

@@ -158,7 +158,7 @@ impl Namespace {
         self.inner.components.clock.now()
     }
 
-    /// Returns a time that has certainly come, even if the clock jumps ahead for a while; `None`
+    /// Returns a time that has certainly passed, even if the clock is temporarily ahead; `None`
     /// until the clock was observed for long enough. Observes the clock: to be called regularly.
     pub fn confirmed_now(&self) -> Option<Timestamp> {
         let clock = &self.inner.confirmed_clock;

@@ -94,7 +94,7 @@ pub(super) async fn list(
     let mut is_complete = false;
     loop {
         let page = timeout(ORDER_TIMEOUT, pages.message()).await;
-        let silent = |_| Failure::new(ErrorCode::Unavailable, "the list broke off");
+        let silent = |_| Failure::new(ErrorCode::Unavailable, "the listing was interrupted");
         let page = page.map_err(silent)?.map_err(|status| Failure::from_status(&status))?;
         let Some(page) = page else { break };
         listing.verdict = page.verdict;

@@ -14,7 +14,7 @@ const RETRY_AFTER: Duration = Duration::from_secs(10);
 
 impl Reconcile {
     /// Returns disks to full service, once their node has read all that is on them. A comparison
-    /// follows, which finds what they lost and what they keep in vain.
+    /// follows, which finds lost and orphaned replicas.
     pub(super) async fn settle_returning(&mut self, now: Instant) {
         if now < self.returning_due {
             return;
