@@ -20,10 +20,13 @@ const POLL: Duration = Duration::from_millis(300);
 /// Arguments of `dfs fsck`.
 #[derive(Debug, Args)]
 #[command(after_help = "\
-Compares what every disk holds with the metadata, now, and waits for the result. What disks have
-lost is repaired afterwards, what no file needs is deleted a day later; `dfs status` shows both.
-Prints the paths of files that are missing bytes or replicas. Blocks are verified by the
-datanodes' scrub and by `dfs explain --verify`, not by this command.
+Compares the replicas that every datanode lists with the metadata, now, and waits for the result.
+Lost replicas are repaired afterwards. Orphaned replicas are deleted a day later. `dfs status`
+shows both. Prints the paths of files that are missing bytes or replicas.
+
+A datanode lists what its index holds, and reads its disks for it only when it starts: what
+disappears from a disk, or rots on it, while the datanode runs is found when it is read. `dfs
+explain --verify PATH` reads every replica of a file.
 
 Exits with 1 when a file has bytes that cannot be read, and with 5 when a disk could not be
 compared.
