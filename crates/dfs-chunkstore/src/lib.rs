@@ -11,16 +11,16 @@ mod error;
 mod fs;
 mod identity;
 mod memory;
-mod pool;
 pub mod sim;
 mod store;
+mod thread_pool;
 
 pub use disk::{Config, DiskConfig, DiskStore};
 pub use error::{OpenError, StoreError};
 pub use fs::{File, Fs, FsCall, FsHook, FsLock, HookedFs, Opening, OsFs, Space};
 pub use identity::{Identity, IdentityStore, Registration};
 pub use memory::MemoryStore;
-pub use pool::{JobPanicked, JobPlace, Pool, Running};
 pub use store::{
     Blocks, ChunkHeader, ChunkSeal, ChunkStore, ChunkWriter, DamagedHead, DiskUsage, SealedChunk,
 };
+pub use thread_pool::{JobPanicked, JobPlace, Pool, Running};

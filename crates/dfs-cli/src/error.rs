@@ -6,6 +6,8 @@ use std::path::Path;
 
 use dfs_types::{DfsPath, ErrorCode};
 
+use crate::exit_code::{exit_code, exit_code_of_signal};
+
 /// A failure of a command.
 #[derive(Debug)]
 pub(crate) struct Error {
@@ -69,7 +71,7 @@ impl Error {
     /// Returns the exit code of the process: by the kind of the error or, as in shells, 128 plus
     /// the number of the signal.
     pub(crate) fn exit_code(&self) -> u8 {
-        self.signal.map_or_else(|| self.code.exit_code(), |signal| 128 + signal)
+        self.signal.map_or_else(|| exit_code(self.code), exit_code_of_signal)
     }
 
     /// Marks it as shown, so that it only determines the exit code.

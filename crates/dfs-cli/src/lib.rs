@@ -8,6 +8,7 @@ mod commands;
 mod context;
 mod destination;
 mod error;
+mod exit_code;
 mod global;
 mod interrupt;
 mod invocation;
@@ -72,7 +73,7 @@ fn not_understood(said: &clap::Error, is_json: bool) -> ExitCode {
     } else {
         drop(said.print());
     }
-    ExitCode::from(error.code().exit_code())
+    ExitCode::from(error.exit_code())
 }
 
 fn start(global: &Global, target: ClusterTarget, command: Command, out: Output) -> Result<()> {

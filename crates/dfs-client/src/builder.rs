@@ -9,9 +9,9 @@ use dfs_transport::{Channels, Network, Security, TcpNetwork};
 use dfs_types::{Clock, ErrorCode, OsRandom, Random, SystemClock};
 
 use crate::coordinators::Coordinators;
-use crate::hedged_read::Penalties;
 use crate::in_progress::InProgress;
 use crate::memory_budget::{BUDGET_DEFAULT, BUDGET_MIN, Budget};
+use crate::replica_order::Penalties;
 use crate::routes::NodeRoutes;
 use crate::slots::Slots;
 use crate::stats::Counters;

@@ -17,7 +17,7 @@ use dfs_transport::Lane;
 use dfs_types::{BLOCK_SIZE, ChunkSeal, DfsPath, ErrorCode, Frame, NodeId, Part, SessionId};
 use tokio::time::{Instant, sleep};
 
-use crate::call::jittered;
+use crate::coordinator_call::jittered;
 use crate::plan::{Node, PlannedChunk, UploadPlan, WrittenChunk};
 use crate::stats::count;
 use crate::{Client, Error, ProgressObserver};

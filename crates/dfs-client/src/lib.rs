@@ -96,16 +96,15 @@
 
 mod admin;
 mod builder;
-mod call;
 mod chunk_checksum;
 mod chunk_upload;
 mod commit;
+mod coordinator_call;
 mod coordinators;
 mod du;
 mod error;
 mod explain;
 mod get_to_file;
-mod hedged_read;
 mod in_progress;
 mod layout;
 mod listing;
@@ -117,7 +116,9 @@ mod options;
 mod pieces;
 mod plan;
 mod put;
+mod read_failover;
 mod reader;
+mod replica_order;
 mod replica_read;
 mod routes;
 mod slots;

@@ -19,7 +19,7 @@ use tokio::time::{Instant, timeout};
 use tonic::Status;
 
 use crate::Client;
-use crate::call::is_of_transport;
+use crate::coordinator_call::is_of_transport;
 use crate::plan::Node;
 use crate::stats::count;
 

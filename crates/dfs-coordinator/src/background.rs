@@ -5,8 +5,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use dfs_metadata::chunk_health::LostDisks;
 use dfs_metadata::engine::lease::LeaseGrant;
-use dfs_metadata::health::LostDisks;
 use dfs_metadata::namespace::Unreadable;
 use dfs_types::{ChunkId, Revision};
 use dfs_workers::{Handles, Place};

@@ -9,7 +9,7 @@ use dfs_types::{ByteSize, ErrorCode};
 use tokio::time::Instant;
 
 use crate::core::Core;
-use crate::registry::{NodeCounts, View};
+use crate::node_liveness::{NodeCounts, View};
 use crate::settings::Placement;
 
 /// Creates the node selector of a setting.

@@ -15,8 +15,8 @@ use tokio::time::Instant;
 use crate::Settings;
 use crate::background::Background;
 use crate::metrics::Counts;
+use crate::node_liveness::{Member, Registry, View};
 use crate::recheck_queue::Rechecks;
-use crate::registry::{Member, Registry, View};
 
 /// The id that an order names when it is for a coordinator rather than a node.
 const COORDINATOR: NodeId = NodeId(0);

@@ -10,7 +10,7 @@ use tonic::Code;
 
 use crate::background::ReplicationCounts;
 use crate::checks::CheckOverview;
-use crate::registry::View;
+use crate::node_liveness::View;
 
 /// Methods with their own metrics.
 const METHODS: &[&str] = &[

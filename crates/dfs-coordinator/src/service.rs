@@ -26,8 +26,8 @@ use crate::components::Components;
 use crate::core::Core;
 use crate::grpc::Initialiser;
 use crate::metrics::Counts;
+use crate::node_liveness::{LivenessTimeouts, Registry};
 use crate::recheck_queue::Rechecks;
-use crate::registry::{LivenessTimeouts, Registry};
 use crate::{Error, InitOptions, Settings, bootstrap, candidates, grpc, rechecks, workers};
 
 /// Interval of reading the node records, which also shows whether the metadata can be reached.

@@ -17,7 +17,7 @@ mod service;
 mod sessions;
 mod settings;
 mod verdicts;
-mod verifications;
+mod verification_limits;
 
 pub use error::Error;
 pub use service::{Components, Handle, Service, Store, open_store};

@@ -20,7 +20,7 @@ use crate::clocks::Clocks;
 use crate::metrics::Counts;
 use crate::sessions::Sessions;
 use crate::verdicts::Verdicts;
-use crate::verifications::Verifications;
+use crate::verification_limits::Verifications;
 use crate::{Error, Settings, Store};
 
 /// Maximum number of waiting reads.

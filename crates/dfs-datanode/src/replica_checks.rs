@@ -78,7 +78,7 @@ impl Node {
     /// Verifies `block` of a replica, then the rest unless [`Verifications`] are at their limit.
     /// Sets the replica aside if it is bad. Returns whether it is set aside, now or earlier.
     ///
-    /// [`Verifications`]: crate::verifications::Verifications
+    /// [`Verifications`]: crate::verification_limits::Verifications
     pub(crate) async fn examine(&self, name: ReplicaRef, block: u64) -> Result<bool, Error> {
         let replica = self.find(name).await?;
         if replica.is_set_aside {

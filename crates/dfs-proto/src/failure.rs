@@ -174,7 +174,8 @@ fn closest(status: &Status) -> ErrorCode {
         Code::FailedPrecondition => ErrorCode::Stale,
         Code::Aborted => ErrorCode::Conflict,
         Code::ResourceExhausted => ErrorCode::Busy,
-        Code::Unavailable => ErrorCode::Unavailable,
+        // No server of dfs returns `Unknown`: the connection broke, or the reply had no status.
+        Code::Unavailable | Code::Unknown => ErrorCode::Unavailable,
         // Returned by tonic for its own timeouts and for cancelled callers.
         Code::DeadlineExceeded | Code::Cancelled => ErrorCode::OutcomeUnknown,
         Code::DataLoss => ErrorCode::Corrupt,
@@ -182,8 +183,8 @@ fn closest(status: &Status) -> ErrorCode {
         Code::PermissionDenied => ErrorCode::PermissionDenied,
         Code::Unimplemented => ErrorCode::Unimplemented,
         // A source means that it was created here, for a broken connection.
-        Code::Unknown | Code::Internal if status.source().is_some() => ErrorCode::Unavailable,
-        Code::Unknown | Code::Internal | Code::Ok => ErrorCode::Internal,
+        Code::Internal if status.source().is_some() => ErrorCode::Unavailable,
+        Code::Internal | Code::Ok => ErrorCode::Internal,
     }
 }
 
@@ -197,42 +198,42 @@ mod tests {
         use ErrorCode as E;
         // gRPC code, errno, exit code, repeated to reveal mistakes in the mappings.
         let table = [
-            (E::InvalidArgument, G::InvalidArgument, 22, 2),
-            (E::NameTooLong, G::InvalidArgument, 36, 2),
-            (E::NotFound, G::NotFound, 2, 3),
-            (E::AlreadyExists, G::AlreadyExists, 17, 4),
-            (E::NotEmpty, G::FailedPrecondition, 39, 4),
-            (E::NotADirectory, G::FailedPrecondition, 20, 4),
-            (E::IsADirectory, G::FailedPrecondition, 21, 4),
-            (E::WouldCycle, G::FailedPrecondition, 22, 4),
-            (E::CrossVolume, G::FailedPrecondition, 18, 4),
-            (E::Stale, G::FailedPrecondition, 116, 1),
-            (E::Conflict, G::Aborted, 11, 5),
-            (E::NoSpace, G::ResourceExhausted, 28, 1),
-            (E::QuotaExceeded, G::ResourceExhausted, 122, 1),
-            (E::Busy, G::Unavailable, 11, 5),
-            (E::NotEnoughNodes, G::Unavailable, 5, 5),
-            (E::Unavailable, G::Unavailable, 5, 5),
-            (E::OutcomeUnknown, G::DeadlineExceeded, 5, 5),
-            (E::ChecksumMismatch, G::DataLoss, 5, 1),
-            (E::Corrupt, G::DataLoss, 5, 1),
-            (E::Unauthenticated, G::Unauthenticated, 13, 6),
-            (E::PermissionDenied, G::PermissionDenied, 13, 6),
-            (E::ReadOnly, G::FailedPrecondition, 30, 6),
-            (E::WrongCluster, G::FailedPrecondition, 71, 1),
-            (E::UnsupportedVersion, G::FailedPrecondition, 71, 1),
-            (E::Unimplemented, G::Unimplemented, 38, 1),
-            (E::Internal, G::Internal, 5, 1),
+            (E::InvalidArgument, G::InvalidArgument, 22),
+            (E::NameTooLong, G::InvalidArgument, 36),
+            (E::NotFound, G::NotFound, 2),
+            (E::AlreadyExists, G::AlreadyExists, 17),
+            (E::NotEmpty, G::FailedPrecondition, 39),
+            (E::NotADirectory, G::FailedPrecondition, 20),
+            (E::IsADirectory, G::FailedPrecondition, 21),
+            (E::WouldCycle, G::FailedPrecondition, 22),
+            (E::CrossVolume, G::FailedPrecondition, 18),
+            (E::Stale, G::FailedPrecondition, 116),
+            (E::Conflict, G::Aborted, 11),
+            (E::NoSpace, G::ResourceExhausted, 28),
+            (E::QuotaExceeded, G::ResourceExhausted, 122),
+            (E::Busy, G::Unavailable, 11),
+            (E::NotEnoughNodes, G::Unavailable, 5),
+            (E::Unavailable, G::Unavailable, 5),
+            (E::OutcomeUnknown, G::DeadlineExceeded, 5),
+            (E::ChecksumMismatch, G::DataLoss, 5),
+            (E::Corrupt, G::DataLoss, 5),
+            (E::Unauthenticated, G::Unauthenticated, 13),
+            (E::PermissionDenied, G::PermissionDenied, 13),
+            (E::ReadOnly, G::FailedPrecondition, 30),
+            (E::WrongCluster, G::FailedPrecondition, 71),
+            (E::UnsupportedVersion, G::FailedPrecondition, 71),
+            (E::Unimplemented, G::Unimplemented, 38),
+            (E::Internal, G::Internal, 5),
         ];
         assert_eq!(table.map(|row| row.0).as_slice(), E::ALL);
-        for (code, grpc, errno, exit) in table {
+        for (code, grpc, errno) in table {
             let failure =
                 Failure::new(code, "no such file /a").retry_after(Duration::from_millis(250));
             let status = Status::from(failure.clone());
             assert_eq!(status.code(), grpc, "{code}");
             assert_eq!(status.message(), "no such file /a");
             assert_eq!(Failure::from_status(&status), failure);
-            assert_eq!((code.errno(), code.exit_code()), (errno, exit), "{code}");
+            assert_eq!(code.errno(), errno, "{code}");
             assert_eq!(ErrorCode::from_name(code.name()), Some(code));
         }
     }
@@ -263,7 +264,8 @@ mod tests {
             (Code::Cancelled, ErrorCode::OutcomeUnknown),
             (Code::ResourceExhausted, ErrorCode::Busy),
             (Code::OutOfRange, ErrorCode::InvalidArgument),
-            (Code::Unknown, ErrorCode::Internal),
+            (Code::Unknown, ErrorCode::Unavailable),
+            (Code::Internal, ErrorCode::Internal),
         ] {
             assert_eq!(Failure::from_status(&Status::new(code, "x")).code, ours);
         }

@@ -3,7 +3,7 @@
 use std::fmt;
 
 macro_rules! error_codes {
-    ($($(#[$doc:meta])* $variant:ident = $name:literal, $errno:ident, $exit:literal;)*) => {
+    ($($(#[$doc:meta])* $variant:ident = $name:literal, $errno:ident;)*) => {
         /// Error codes, the same on every interface of dfs.
         #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
         pub enum ErrorCode { $($(#[$doc])* $variant,)* }
@@ -20,11 +20,6 @@ macro_rules! error_codes {
             /// Returns the errno of a mounted file system.
             pub fn errno(self) -> i32 {
                 match self { $(Self::$variant => errno::$errno,)* }
-            }
-
-            /// Returns the exit code of the `dfs` command.
-            pub fn exit_code(self) -> u8 {
-                match self { $(Self::$variant => $exit,)* }
             }
         }
     };
@@ -53,57 +48,57 @@ mod errno {
 
 error_codes! {
     /// The request is invalid, whatever the state of the system.
-    InvalidArgument = "INVALID_ARGUMENT", EINVAL, 2;
+    InvalidArgument = "INVALID_ARGUMENT", EINVAL;
     /// A path or name is longer than allowed.
-    NameTooLong = "NAME_TOO_LONG", ENAMETOOLONG, 2;
+    NameTooLong = "NAME_TOO_LONG", ENAMETOOLONG;
     /// The named object does not exist.
-    NotFound = "NOT_FOUND", ENOENT, 3;
+    NotFound = "NOT_FOUND", ENOENT;
     /// The name is already taken.
-    AlreadyExists = "ALREADY_EXISTS", EEXIST, 4;
+    AlreadyExists = "ALREADY_EXISTS", EEXIST;
     /// The directory has entries, or the datanode holds chunks, or may.
-    NotEmpty = "NOT_EMPTY", ENOTEMPTY, 4;
+    NotEmpty = "NOT_EMPTY", ENOTEMPTY;
     /// A directory is required.
-    NotADirectory = "NOT_A_DIRECTORY", ENOTDIR, 4;
+    NotADirectory = "NOT_A_DIRECTORY", ENOTDIR;
     /// A directory is not allowed.
-    IsADirectory = "IS_A_DIRECTORY", EISDIR, 4;
+    IsADirectory = "IS_A_DIRECTORY", EISDIR;
     /// A directory would end up inside itself.
-    WouldCycle = "WOULD_CYCLE", EINVAL, 4;
+    WouldCycle = "WOULD_CYCLE", EINVAL;
     /// A rename or link would cross from one volume to another.
-    CrossVolume = "CROSS_VOLUME", EXDEV, 4;
+    CrossVolume = "CROSS_VOLUME", EXDEV;
     /// An upload or open file has expired or was superseded.
-    Stale = "STALE", ESTALE, 1;
+    Stale = "STALE", ESTALE;
     /// Conflicting changes kept winning, up to the limit of retries.
-    Conflict = "CONFLICT", EAGAIN, 5;
+    Conflict = "CONFLICT", EAGAIN;
     /// No usable disk has space.
-    NoSpace = "NO_SPACE", ENOSPC, 1;
+    NoSpace = "NO_SPACE", ENOSPC;
     /// A limit set for this part of the tree is reached.
-    QuotaExceeded = "QUOTA_EXCEEDED", EDQUOT, 1;
+    QuotaExceeded = "QUOTA_EXCEEDED", EDQUOT;
     /// A limit is reached for the moment; a hint says when to retry.
-    Busy = "BUSY", EAGAIN, 5;
+    Busy = "BUSY", EAGAIN;
     /// Fewer datanodes can take a chunk than durable replicas are required.
-    NotEnoughNodes = "NOT_ENOUGH_NODES", EIO, 5;
+    NotEnoughNodes = "NOT_ENOUGH_NODES", EIO;
     /// A server cannot be reached, or does not know enough yet.
-    Unavailable = "UNAVAILABLE", EIO, 5;
+    Unavailable = "UNAVAILABLE", EIO;
     /// The call may or may not have taken effect. Only returned by the SDK.
-    OutcomeUnknown = "OUTCOME_UNKNOWN", EIO, 5;
+    OutcomeUnknown = "OUTCOME_UNKNOWN", EIO;
     /// Data does not match the checksum sent with it.
-    ChecksumMismatch = "CHECKSUM_MISMATCH", EIO, 1;
+    ChecksumMismatch = "CHECKSUM_MISMATCH", EIO;
     /// No good replica is reachable.
-    Corrupt = "CORRUPT", EIO, 1;
+    Corrupt = "CORRUPT", EIO;
     /// The caller is not authenticated.
-    Unauthenticated = "UNAUTHENTICATED", EACCES, 6;
+    Unauthenticated = "UNAUTHENTICATED", EACCES;
     /// The caller is not permitted to do this.
-    PermissionDenied = "PERMISSION_DENIED", EACCES, 6;
+    PermissionDenied = "PERMISSION_DENIED", EACCES;
     /// Nothing may be changed here.
-    ReadOnly = "READ_ONLY", EROFS, 6;
+    ReadOnly = "READ_ONLY", EROFS;
     /// Meant for another cluster, or an older state of this one.
-    WrongCluster = "WRONG_CLUSTER", EPROTO, 1;
+    WrongCluster = "WRONG_CLUSTER", EPROTO;
     /// Written in, or speaking, an unknown version.
-    UnsupportedVersion = "UNSUPPORTED_VERSION", EPROTO, 1;
+    UnsupportedVersion = "UNSUPPORTED_VERSION", EPROTO;
     /// Not supported by this server.
-    Unimplemented = "UNIMPLEMENTED", ENOSYS, 1;
+    Unimplemented = "UNIMPLEMENTED", ENOSYS;
     /// A defect of dfs.
-    Internal = "INTERNAL", EIO, 1;
+    Internal = "INTERNAL", EIO;
 }
 
 impl ErrorCode {
@@ -143,13 +138,5 @@ mod tests {
             assert_eq!(ErrorCode::from_name(code.name()), Some(*code));
         }
         assert_eq!(ErrorCode::from_name("not_found"), None);
-    }
-
-    #[test]
-    fn retryable_codes_exit_with_try_again() {
-        for code in ErrorCode::ALL {
-            let may = code.is_retryable() || code.is_outcome_unknown();
-            assert_eq!(may, code.exit_code() == 5, "{code}");
-        }
     }
 }

@@ -17,18 +17,20 @@
 //! The crate stores nothing and makes no calls. Implementations of [`Lease`] store and read the
 //! settings.
 
-mod catalogue;
 mod control;
 mod handle;
 mod run;
 mod supervise;
 mod throttle;
 mod worker;
+mod worker_budgets;
 
-pub use catalogue::{Budget, DELETE, Place, REAPER, RECONCILE, REPAIR, Spec, UPGRADE, Unit, all};
 pub use control::Control;
 pub use handle::{Activity, Handle, Handles};
 pub use run::run;
 pub use supervise::{Lease, Running, supervise};
 pub use throttle::Throttle;
 pub use worker::{Next, Worker};
+pub use worker_budgets::{
+    Budget, DELETE, Place, REAPER, RECONCILE, REPAIR, Spec, UPGRADE, Unit, all,
+};

@@ -13,13 +13,14 @@ use bytes::Bytes;
 use dfs_types::{ChunkId, Crc32c, Stamp};
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
+use super::failure::{copy_error, is_no_space};
 use super::index::{Claim, Entry, Place};
 use super::record::{Binding, HEAD, Head, Layout, State, encode_meta, padding};
 use super::segments::Active;
 use super::space::Reservation;
-use super::volume::{Disk, copy_error, is_no_space};
+use super::volume::Disk;
 use crate::fs::PAGE;
-use crate::pool::JobPlace;
+use crate::thread_pool::JobPlace;
 use crate::{ChunkHeader, ChunkSeal, File, JobPanicked, SealedChunk, StoreError};
 
 /// Maximum bytes of data in one commit.

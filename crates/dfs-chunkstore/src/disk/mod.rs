@@ -17,11 +17,14 @@
 //! | what does a replica look like | [`record`], [`segments`] |
 //! | how does a chunk get there, and away | [`writer`], [`unsealed_file`] and [`file_replicas`] when large, [`commit`] when small |
 //! | what is there, and is there room | [`index`], [`space`] |
-//! | one disk and its health | [`volume`], [`watch`] |
+//! | one disk | [`volume`] |
+//! | when it is out of service, slow or hung | [`failure`], [`watchdog`] |
+//! | what tells replicas apart | [`stamps`] |
 
 mod agreement;
 mod commit;
 mod config;
+mod failure;
 mod file_replicas;
 mod identities;
 mod identity_file;
@@ -33,9 +36,10 @@ mod record;
 mod scan;
 mod segments;
 mod space;
+mod stamps;
 mod unsealed_file;
 mod volume;
-mod watch;
+mod watchdog;
 mod writer;
 
 use std::sync::Arc;

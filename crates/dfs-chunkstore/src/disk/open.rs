@@ -8,14 +8,16 @@ use std::sync::Arc;
 use dfs_types::{ChunkId, DiskId, Level, NodeId, NodeSecret, Random, RegistrationNumber};
 
 use super::agreement::Agreement;
+use super::failure::{Condition, is_disk_failure};
 use super::identity_file::{DiskIdentity, KnownDisk, LOCK_NAME, is_empty_disk};
 use super::index::{Entry, Index, Place};
 use super::record::{Binding, HEAD, Head, Layout, State};
 use super::scan::{UNREADABLE_MAX, scan};
 use super::segments::{Segments, parse_name};
 use super::space::{DiskSpace, FileSystems, Limits};
-use super::volume::{Condition, Disk, Opened, Shared, Stamps, is_disk_failure};
-use super::watch::Watch;
+use super::stamps::Stamps;
+use super::volume::{Disk, Opened, Shared};
+use super::watchdog::Watch;
 use super::{CHUNKS, Config};
 use crate::fs::PAGE;
 use crate::{Fs, FsLock, HookedFs, Identity, OpenError, Opening, Pool, Space};

@@ -10,9 +10,10 @@ use std::sync::Arc;
 use bytes::Bytes;
 use dfs_types::{BLOCK_SIZE, ChunkId, Crc32c, block_count};
 
+use super::failure::is_disk_failure;
 use super::index::{Entry, Place};
 use super::record::{HEAD, Head, decode_crcs};
-use super::volume::{Disk, is_disk_failure};
+use super::volume::Disk;
 use crate::{Blocks, ChunkHeader, File, StoreError};
 
 /// Maximum bytes of one read.

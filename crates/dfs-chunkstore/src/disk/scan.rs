@@ -13,10 +13,10 @@ use std::io;
 use bytes::Bytes;
 use dfs_types::Crc32c;
 
+use super::failure::is_disk_failure;
 use super::record::{
     Binding, HEAD, Head, Layout, State, decode_crcs, meta_length, starts_like_head,
 };
-use super::volume::is_disk_failure;
 use crate::File;
 use crate::fs::PAGE;
 

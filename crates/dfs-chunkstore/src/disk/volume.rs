@@ -3,24 +3,25 @@
 use std::collections::BTreeSet;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use dfs_types::{ChunkId, Crc32c, DiskId, DiskState, Stamp};
-use rustix::io::Errno;
 use tokio::sync::{Mutex as AsyncMutex, OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
 
 use super::commit::Commits;
+use super::failure::Condition;
 use super::identity_file::DiskIdentity;
 use super::index::{Entry, Index, Place};
 use super::open::Folder;
 use super::recent::{FileKey, Recent};
 use super::segments::Segments;
 use super::space::DiskSpace;
-use super::watch::{Pace, Watch};
+use super::stamps::Stamps;
+use super::watchdog::{Pace, Watch};
 use super::{CHUNKS, SEGMENTS};
-use crate::pool::Running;
+use crate::thread_pool::Running;
 use crate::{
     DamagedHead, DiskUsage, File, Fs, FsLock, Opening, Pool, Registration, SealedChunk, Space,
     StoreError,
@@ -34,42 +35,6 @@ const IN_FLIGHT_UNITS: u32 = (IN_FLIGHT_BYTES / IN_FLIGHT_UNIT) as u32;
 
 /// Maximum number of damaged heads that are remembered; all are logged.
 const DAMAGED_MAX: usize = 1_000;
-
-/// Stamps of one run of the store: the number of the life in the high bits, a counter in the low
-/// ones. The number is increased durably on every disk before the first stamp of that life is
-/// issued, so that no two replicas ever share one, regardless of clocks, crashes and deletions.
-#[derive(Debug)]
-pub(super) struct Stamps(AtomicU64);
-
-/// Bits of a stamp that count the replicas of one life.
-const STAMP_COUNTER_BITS: u32 = 40;
-
-impl Stamps {
-    pub(super) fn new(starts: u64) -> Self {
-        Self(AtomicU64::new(starts << STAMP_COUNTER_BITS))
-    }
-
-    pub(super) fn next(&self) -> Stamp {
-        Stamp(self.0.fetch_add(1, Ordering::Relaxed))
-    }
-}
-
-/// Whether a disk is in service, apart from its pace.
-#[derive(Debug, Clone)]
-pub(super) enum Condition {
-    /// In service, with the newest registration of the node.
-    Current,
-    /// In service, but it missed a registration.
-    Returning {
-        /// The registration that it has.
-        registration: Option<Registration>,
-        why: String,
-    },
-    /// Its directory is empty.
-    Missing,
-    /// Out of service for this reason.
-    Failed(String),
-}
 
 pub(super) struct Disk {
     pub(super) number: u16,
@@ -231,12 +196,8 @@ impl Disk {
         self.lock.lock().unwrap_or_else(PoisonError::into_inner).take();
     }
 
-    fn condition(&self) -> MutexGuard<'_, Condition> {
+    pub(super) fn condition(&self) -> MutexGuard<'_, Condition> {
         self.condition.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    pub(super) fn is_out_of_service(&self) -> bool {
-        matches!(*self.condition(), Condition::Missing | Condition::Failed(_))
     }
 
     /// Returns whether it is in service and has the newest registration of the node.
@@ -291,37 +252,6 @@ impl Disk {
     /// Records whether the cluster wants it emptied.
     pub(super) fn set_retiring(&self, is_retiring: bool) {
         self.is_retiring.store(is_retiring, Ordering::Release);
-    }
-
-    /// Takes the disk out of service: nothing on it is served or listed any more.
-    pub(super) fn fail(&self, why: &dyn std::fmt::Display) {
-        let mut condition = self.condition();
-        if !matches!(*condition, Condition::Failed(_)) {
-            tracing::error!(disk = %self.folder.display(), "taking the disk out of service: {why}");
-            *condition = Condition::Failed(why.to_string());
-        }
-        drop(condition);
-        self.index.drop_disk(self.number);
-    }
-
-    /// Classifies an error of the operating system: no space, a failed disk, or neither.
-    pub(super) fn fault(&self, action: &'static str, source: io::Error) -> StoreError {
-        if is_no_space(&source) {
-            return StoreError::NoSpace(format!("{} is full", self.folder.display()));
-        }
-        if is_disk_failure(&source) {
-            self.fail(&source);
-        }
-        StoreError::Io { action, disk: self.folder.display().to_string(), source }
-    }
-
-    /// Like [`Self::fault`] for a failed sync: the data is lost, so any cause other than no space
-    /// fails the disk.
-    pub(super) fn sync_fault(&self, action: &'static str, source: io::Error) -> StoreError {
-        if !is_no_space(&source) {
-            self.fail(&source);
-        }
-        self.fault(action, source)
     }
 
     pub(super) fn usage(&self) -> DiskUsage {
@@ -387,14 +317,6 @@ impl Disk {
         Ok(self.describe(chunk, &entry))
     }
 
-    pub(super) fn out_of_service(&self) -> StoreError {
-        StoreError::Io {
-            action: "writing",
-            disk: self.folder.display().to_string(),
-            source: io::Error::other("the disk is out of service"),
-        }
-    }
-
     pub(super) fn describe(&self, chunk: ChunkId, entry: &Entry) -> SealedChunk {
         SealedChunk {
             chunk,
@@ -454,32 +376,5 @@ impl Disk {
 
     pub(super) fn path(&self) -> &Path {
         &self.folder
-    }
-}
-
-pub(super) fn is_no_space(error: &io::Error) -> bool {
-    use io::ErrorKind::{FileTooLarge, QuotaExceeded, StorageFull};
-    matches!(error.kind(), StorageFull | QuotaExceeded | FileTooLarge)
-}
-
-/// Returns true for errors that a disk does not recover from by itself.
-pub(super) fn is_disk_failure(error: &io::Error) -> bool {
-    const FATAL: [Errno; 6] =
-        [Errno::IO, Errno::ROFS, Errno::NODEV, Errno::NXIO, Errno::UCLEAN, Errno::STALE];
-    error.raw_os_error().is_some_and(|raw| FATAL.iter().any(|errno| errno.raw_os_error() == raw))
-}
-
-/// Returns the same error again, for another caller.
-pub(super) fn copy_error(error: &StoreError) -> StoreError {
-    match error {
-        StoreError::NoSpace(what) => StoreError::NoSpace(what.clone()),
-        StoreError::Io { action, disk, source } => {
-            let source = match source.raw_os_error() {
-                Some(raw) => io::Error::from_raw_os_error(raw),
-                None => io::Error::new(source.kind(), source.to_string()),
-            };
-            StoreError::Io { action, disk: disk.clone(), source }
-        }
-        _ => StoreError::Closed,
     }
 }

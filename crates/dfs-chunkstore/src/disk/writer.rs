@@ -15,7 +15,7 @@ use super::record::Layout;
 use super::space::Reservation;
 use super::unsealed_file::UnsealedFile;
 use super::volume::Disk;
-use crate::pool::{JobPlace, Running};
+use crate::thread_pool::{JobPlace, Running};
 use crate::{ChunkHeader, ChunkSeal, ChunkWriter, SealedChunk, Space, StoreError};
 
 /// Maximum length of chunks that share segments.

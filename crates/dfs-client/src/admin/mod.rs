@@ -14,7 +14,7 @@ use dfs_transport::ClientChannel;
 use dfs_types::{ClusterId, Revision};
 use tonic::{Response, Status};
 
-use crate::call::Persistence;
+use crate::coordinator_call::Persistence;
 use crate::{Client, Error};
 
 pub use check::{DamagedChunk, ReplicaCheck};

@@ -16,7 +16,7 @@ use super::upload::replication;
 use super::{bootstrap, checks, gc, holder, nodes, removal, upgrade, workers};
 use crate::core::{Core, location, unknown_location, wire_state};
 use crate::failure;
-use crate::registry::View;
+use crate::node_liveness::View;
 
 /// Time to wait for a revision that a caller names.
 const REVISION_WAIT: Duration = Duration::from_secs(5);

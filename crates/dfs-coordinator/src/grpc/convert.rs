@@ -1,6 +1,6 @@
 //! Conversion of results of the namespace to wire messages.
 
-use dfs_metadata::health::judge;
+use dfs_metadata::chunk_health::judge;
 use dfs_metadata::namespace::{
     DirectoryEntry, FileStat, ReadExtent, ReadPlan, Replica, ReplicaMark, UploadPlan,
 };

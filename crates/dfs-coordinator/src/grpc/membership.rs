@@ -23,7 +23,7 @@ use tracing::{info, warn};
 use super::upload::label;
 use crate::core::{Core, wire_state};
 use crate::failure;
-use crate::registry::{DiskReport, HeartbeatSource, Report};
+use crate::node_liveness::{DiskReport, HeartbeatSource, Report};
 
 /// Maximum number of disks per node.
 const DISKS_MAX: usize = 64;

@@ -15,7 +15,7 @@ use tracing::{debug, warn};
 use super::{DELETION_HELD, WORKER_LEASE};
 use crate::Error;
 use crate::core::Core;
-use crate::registry::View;
+use crate::node_liveness::View;
 use crate::unreadable::UnreadableRecords;
 
 /// Unlinked inodes, or uploads, per step.

@@ -7,8 +7,8 @@ use dfs_types::{
 
 use super::transaction::{Attempt, Transaction};
 use super::{Chunk, Namespace, Node, Replica, ReplicaMark, TRIES};
+use crate::chunk_health::{Cluster, judge};
 use crate::engine::Condition;
-use crate::health::{Cluster, judge};
 use crate::{Error, keys};
 
 /// Identifies a replica of a chunk.

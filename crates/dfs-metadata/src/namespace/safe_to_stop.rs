@@ -6,7 +6,7 @@ use dfs_types::{Access, ChunkId, NodeId, Redundancy, Replication, Revision, Scop
 
 use super::transaction::Transaction;
 use super::{Chunk, Namespace, Node, Replica, Unreadable};
-use crate::health::{Cluster, Health, NodeLiveness, judge};
+use crate::chunk_health::{Cluster, Health, NodeLiveness, judge};
 use crate::{Error, keys};
 
 /// Liveness from heartbeats; a node without an entry is silent.

@@ -16,7 +16,7 @@ const INTERNAL: &[&str] = &[
     "dfs-coordinator/src/grpc/holder.rs",
     // Methods of the namespace that use others.
     "dfs-metadata/src/namespace/cluster.rs",
-    "dfs-metadata/src/namespace/garbage.rs",
+    "dfs-metadata/src/namespace/deletion_hold.rs",
     "dfs-metadata/src/namespace/gc_floor.rs",
     // Tests run by other crates.
     "dfs-metadata/src/conformance",

@@ -15,7 +15,7 @@ use dfs_types::{
 use tokio::time::sleep;
 
 use super::*;
-use crate::registry::Member;
+use crate::node_liveness::Member;
 use crate::{Components, Service, Settings, init};
 
 #[derive(Default)]

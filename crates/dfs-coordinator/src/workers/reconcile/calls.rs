@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use dfs_metadata::engine::lease::LeaseGrant;
-use dfs_metadata::reconcile::Listed;
+use dfs_metadata::replica_findings::Listed;
 use dfs_proto::wire::{self, WireId};
 use dfs_proto::{Failure, FieldError, v1};
 use dfs_types::{

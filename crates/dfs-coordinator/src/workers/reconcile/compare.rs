@@ -2,9 +2,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use dfs_metadata::health::Cluster;
+use dfs_metadata::chunk_health::Cluster;
 use dfs_metadata::namespace::{Chunk, ReplicaId, ReplicaMark};
-use dfs_metadata::reconcile::{Finding, RecordAfter, Sighting};
+use dfs_metadata::replica_findings::{Finding, RecordAfter, Sighting};
 use dfs_types::{ChunkId, DiskId, DiskNumber, NodeId, ReplicaRef, Scope};
 
 use super::calls::{ListedReplica, Listing, Name, Range};

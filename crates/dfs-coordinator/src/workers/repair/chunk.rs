@@ -4,8 +4,8 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use dfs_metadata::chunk_health::{Cluster, judge};
 use dfs_metadata::engine::lease::LeaseGrant;
-use dfs_metadata::health::{Cluster, judge};
 use dfs_metadata::namespace::{Chunk, Disks, Doom, Evidence, Replica, ReplicaId};
 use dfs_metadata::placement::{Candidate, PlacementRequest};
 use dfs_types::{ChunkId, NodeId, Receipt, ReplicaHealth, ReplicaRef, Scope};
@@ -17,7 +17,7 @@ use tracing::{info, warn};
 use crate::Error;
 use crate::candidates::candidates;
 use crate::core::Core;
-use crate::registry::View;
+use crate::node_liveness::View;
 use crate::workers::orders::{self, BuildOrder, BuildOutcome, Built};
 use crate::workers::{RepairNeed, WORKER_LEASE};
 
@@ -427,7 +427,7 @@ fn plan(
 
 #[cfg(test)]
 mod tests {
-    use dfs_metadata::health::{Contact, NodeIntent, NodeLiveness};
+    use dfs_metadata::chunk_health::{Contact, NodeIntent, NodeLiveness};
     use dfs_metadata::namespace::{NodeDisk, ReplicaMark};
     use dfs_types::NodeState;
     use dfs_types::{
@@ -436,7 +436,7 @@ mod tests {
     use dfs_types::{Part, Redundancy, Sha256, Stamp};
 
     use super::*;
-    use crate::registry::Member;
+    use crate::node_liveness::Member;
 
     fn view(node: u128, zone: &str, state: NodeState) -> View {
         View {

@@ -12,8 +12,8 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 
+use dfs_metadata::chunk_health::{Cluster, LostDisks};
 use dfs_metadata::engine::lease::LeaseGrant;
-use dfs_metadata::health::{Cluster, LostDisks};
 use dfs_metadata::namespace::{Chunk, ChunkChange, ChunkChanges, Namespace, ScanCursor};
 use dfs_transport::in_request;
 use dfs_types::{ChunkId, Generation, NodeId, RequestId, Revision, Scope, counted};

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use dfs_metadata::health::{Cluster, judge};
+use dfs_metadata::chunk_health::{Cluster, judge};
 use dfs_metadata::namespace::Chunk;
 use dfs_types::{ChunkId, ReplicaHealth};
 use tokio::time::Instant;

@@ -7,7 +7,7 @@ use dfs_types::{
 
 use super::*;
 use crate::check::check;
-use crate::health::{Cluster, Contact, NodeIntent, NodeLiveness};
+use crate::chunk_health::{Cluster, Contact, NodeIntent, NodeLiveness};
 
 impl Fixture {
     /// Writes a file of one chunk with replicas on nodes 1 to 3.

@@ -8,7 +8,7 @@ use dfs_types::{
 };
 
 use super::*;
-use crate::health::{Contact, NodeLiveness};
+use crate::chunk_health::{Contact, NodeLiveness};
 
 const MINUTE: Duration = Duration::from_mins(1);
 

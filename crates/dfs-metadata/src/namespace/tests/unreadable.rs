@@ -5,8 +5,8 @@ use std::collections::BTreeSet;
 use dfs_types::{ChunkId, InodeId};
 
 use super::*;
+use crate::chunk_health::{Contact, NodeLiveness};
 use crate::engine::{Commit, Engine, Write};
-use crate::health::{Contact, NodeLiveness};
 use crate::keys;
 
 impl Fixture {

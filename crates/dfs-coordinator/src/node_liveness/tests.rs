@@ -1,6 +1,6 @@
 //! Silence, maintenance and their effects, with a manual clock.
 
-use dfs_metadata::health::DiskHealth;
+use dfs_metadata::chunk_health::DiskHealth;
 use dfs_types::{DiskNumber, DiskState};
 
 use super::*;

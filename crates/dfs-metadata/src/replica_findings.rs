@@ -16,7 +16,7 @@
 
 use dfs_types::{ChunkId, ChunkSeal, Part, Redundancy};
 
-use crate::health::{Cluster, judge};
+use crate::chunk_health::{Cluster, judge};
 use crate::namespace::{Chunk, Replica, ReplicaId, ReplicaMark};
 
 /// A replica that a disk lists.

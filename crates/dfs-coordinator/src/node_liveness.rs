@@ -8,7 +8,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use dfs_metadata::health::{Cluster, Contact, DiskFault, NodeIntent, NodeLiveness};
+use dfs_metadata::chunk_health::{Cluster, Contact, DiskFault, NodeIntent, NodeLiveness};
 use dfs_metadata::namespace::{Liveness, NodeDisk};
 use dfs_types::{
     DiskId, DiskState, FileSystemId, NodeId, NodeState, RegistrationNumber, fair_shares,

@@ -4,7 +4,7 @@
 use dfs_types::{Crc32c, DiskNumber, Generation, InodeId, NodeId, Sha256, Stamp};
 
 use super::*;
-use crate::health::{NodeIntent, NodeLiveness};
+use crate::chunk_health::{NodeIntent, NodeLiveness};
 use crate::namespace::NodeDisk;
 
 const CHUNK: ChunkId = ChunkId(100);
@@ -22,8 +22,10 @@ fn cluster() -> Cluster {
             is_leaving: false,
             in_maintenance: false,
         };
-        let liveness =
-            NodeLiveness { contact: crate::health::Contact::Responsive, ..NodeLiveness::default() };
+        let liveness = NodeLiveness {
+            contact: crate::chunk_health::Contact::Responsive,
+            ..NodeLiveness::default()
+        };
         let id = dfs_types::DiskId(u128::from(number));
         let disk = NodeDisk { number: DiskNumber(number), id, is_present: true };
         cluster.add_node(NodeId(u128::from(number)), intent, &[disk], &liveness);

@@ -1,4 +1,4 @@
-//! The list of workers.
+//! The list of workers and their default budgets.
 
 /// Static properties of a worker.
 #[derive(Debug, PartialEq, Eq)]

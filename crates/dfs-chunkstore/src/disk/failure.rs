@@ -1,0 +1,97 @@
+//! Which errors take a disk out of service, and which do not.
+
+use std::io;
+
+use rustix::io::Errno;
+
+use super::volume::Disk;
+use crate::{Registration, StoreError};
+
+/// Whether a disk is in service, apart from its pace.
+#[derive(Debug, Clone)]
+pub(super) enum Condition {
+    /// In service, with the newest registration of the node.
+    Current,
+    /// In service, but it missed a registration.
+    Returning {
+        /// The registration that it has.
+        registration: Option<Registration>,
+        why: String,
+    },
+    /// Its directory is empty.
+    Missing,
+    /// Out of service for this reason.
+    Failed(String),
+}
+
+impl Disk {
+    /// Takes the disk out of service: nothing on it is served or listed any more.
+    pub(super) fn fail(&self, why: &dyn std::fmt::Display) {
+        let mut condition = self.condition();
+        if !matches!(*condition, Condition::Failed(_)) {
+            tracing::error!(disk = %self.folder.display(), "taking the disk out of service: {why}");
+            *condition = Condition::Failed(why.to_string());
+        }
+        drop(condition);
+        self.index.drop_disk(self.number);
+    }
+
+    /// Classifies an error of the operating system: no space, a failed disk, or neither.
+    pub(super) fn fault(&self, action: &'static str, source: io::Error) -> StoreError {
+        if is_no_space(&source) {
+            return StoreError::NoSpace(format!("{} is full", self.folder.display()));
+        }
+        if is_disk_failure(&source) {
+            self.fail(&source);
+        }
+        StoreError::Io { action, disk: self.folder.display().to_string(), source }
+    }
+
+    /// Like [`Self::fault`] for a failed sync: the data is lost, so any cause other than no space
+    /// fails the disk.
+    pub(super) fn sync_fault(&self, action: &'static str, source: io::Error) -> StoreError {
+        if !is_no_space(&source) {
+            self.fail(&source);
+        }
+        self.fault(action, source)
+    }
+
+    pub(super) fn is_out_of_service(&self) -> bool {
+        matches!(*self.condition(), Condition::Missing | Condition::Failed(_))
+    }
+
+    pub(super) fn out_of_service(&self) -> StoreError {
+        StoreError::Io {
+            action: "writing",
+            disk: self.folder.display().to_string(),
+            source: io::Error::other("the disk is out of service"),
+        }
+    }
+}
+
+pub(super) fn is_no_space(error: &io::Error) -> bool {
+    use io::ErrorKind::{FileTooLarge, QuotaExceeded, StorageFull};
+    matches!(error.kind(), StorageFull | QuotaExceeded | FileTooLarge)
+}
+
+/// Returns true for errors that a disk does not recover from by itself.
+pub(super) fn is_disk_failure(error: &io::Error) -> bool {
+    const FATAL: [Errno; 6] =
+        [Errno::IO, Errno::ROFS, Errno::NODEV, Errno::NXIO, Errno::UCLEAN, Errno::STALE];
+    error.raw_os_error().is_some_and(|raw| FATAL.iter().any(|errno| errno.raw_os_error() == raw))
+}
+
+/// Returns the same error again, for another caller.
+pub(super) fn copy_error(error: &StoreError) -> StoreError {
+    match error {
+        StoreError::NoSpace(what) => StoreError::NoSpace(what.clone()),
+        StoreError::Io { action, disk, source } => {
+            let source = match source.raw_os_error() {
+                Some(raw) => io::Error::from_raw_os_error(raw),
+                None => io::Error::new(source.kind(), source.to_string()),
+            };
+            StoreError::Io { action, disk: disk.clone(), source }
+        }
+        _ => StoreError::Closed,
+    }
+}

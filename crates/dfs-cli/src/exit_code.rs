@@ -1,0 +1,49 @@
+//! Exit codes of the `dfs` command.
+
+use dfs_types::ErrorCode;
+
+/// Returns the exit code of a command that failed with `code`. Scripts depend on it: 1 a failure,
+/// 2 a mistake in the command line, 3 not found, 4 in conflict with what exists, 5 try again,
+/// 6 not permitted.
+pub(crate) fn exit_code(code: ErrorCode) -> u8 {
+    use ErrorCode as E;
+    match code {
+        E::Stale
+        | E::NoSpace
+        | E::QuotaExceeded
+        | E::ChecksumMismatch
+        | E::Corrupt
+        | E::WrongCluster
+        | E::UnsupportedVersion
+        | E::Unimplemented
+        | E::Internal => 1,
+        E::InvalidArgument | E::NameTooLong => 2,
+        E::NotFound => 3,
+        E::AlreadyExists
+        | E::NotEmpty
+        | E::NotADirectory
+        | E::IsADirectory
+        | E::WouldCycle
+        | E::CrossVolume => 4,
+        E::Conflict | E::Busy | E::NotEnoughNodes | E::Unavailable | E::OutcomeUnknown => 5,
+        E::Unauthenticated | E::PermissionDenied | E::ReadOnly => 6,
+    }
+}
+
+/// Returns the exit code of a command ended by a signal, as shells report it.
+pub(crate) fn exit_code_of_signal(signal: u8) -> u8 {
+    128 + signal
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn retryable_codes_exit_with_try_again() {
+        for code in ErrorCode::ALL {
+            let may = code.is_retryable() || code.is_outcome_unknown();
+            assert_eq!(may, exit_code(*code) == 5, "{code}");
+        }
+    }
+}
