@@ -46,6 +46,7 @@ where
     stamps_are_never_shared(&make().await).await;
     set_aside_replicas_are_kept_and_readable(&make().await).await;
     replacement_takes_the_place_when_it_is_sealed(&make().await).await;
+    restamped_replica_is_known_by_its_new_stamp_only(&make().await).await;
     verdict_numbers_and_stamps_are_of_one_counter(&make().await).await;
     room_is_counted(&make().await).await;
     many_tasks_at_once(&make().await).await;
@@ -387,6 +388,29 @@ async fn replacement_takes_the_place_when_it_is_sealed(store: &Store) {
     }
     let refused = store.replace(header(ChunkId(1), 1), no_replica(ChunkId(1))).await.map(|_| ());
     assert_code(refused, ErrorCode::NotFound);
+}
+
+async fn restamped_replica_is_known_by_its_new_stamp_only(store: &Store) {
+    for length in [100, 2 << 20] {
+        let chunk = ChunkId(length as u128);
+        let old = put(&**store, chunk, length).await.expect("put works");
+        // Cached under the old stamp.
+        get(&**store, old.replica(), length as u64).await.expect("it can be read");
+        let new = store.restamp(old.replica()).await.expect("restamp works");
+        assert_eq!(new, SealedChunk { stamp: new.stamp, ..old });
+        assert!(new.stamp > old.stamp);
+        assert_eq!(store.stat(old.replica()).await.expect("stat works"), None);
+        assert!(!store.delete(old.replica()).await.expect("delete works"));
+        assert_code(store.restamp(old.replica()).await, ErrorCode::NotFound);
+        assert_whole(&**store, chunk, length).await;
+        assert_eq!(store.list(None, 9).await.expect("list works"), [new]);
+        let writer = store.replace(header(chunk, length), new.replica()).await;
+        let writer = writer.expect("replace works");
+        assert_code(store.restamp(new.replica()).await, ErrorCode::AlreadyExists);
+        drop(writer);
+        assert!(store.delete(new.replica()).await.expect("delete works"));
+    }
+    assert_code(store.restamp(no_replica(ChunkId(1))).await, ErrorCode::NotFound);
 }
 
 async fn verdict_numbers_and_stamps_are_of_one_counter(store: &Store) {

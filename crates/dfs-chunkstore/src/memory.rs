@@ -268,6 +268,20 @@ impl ChunkStore for MemoryStore {
         Ok(())
     }
 
+    async fn restamp(&self, replica: ReplicaRef) -> Result<SealedChunk, StoreError> {
+        let mut state = self.lock();
+        state.find(replica)?;
+        if state.claimed.contains(&replica.chunk) {
+            return Err(StoreError::Exists(replica.chunk));
+        }
+        let stamp = state.next_stamp();
+        let found = state.sealed.get_mut(&replica.chunk);
+        let found = found.ok_or(StoreError::NotFound(replica.chunk))?;
+        found.stamp = stamp;
+        let found = found.clone();
+        Ok(state.describe(&found))
+    }
+
     fn verdict_number(&self) -> u64 {
         self.lock().next_stamp().0
     }

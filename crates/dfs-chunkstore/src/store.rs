@@ -188,6 +188,13 @@ pub trait ChunkStore: Send + Sync + 'static {
     /// Reverts [`set_aside`](Self::set_aside), durably, for a replica that was verified since.
     async fn reinstate(&self, replica: ReplicaRef) -> Result<(), StoreError>;
 
+    /// Gives a replica another stamp, so that orders which name the old one no longer apply to it.
+    /// When this returns `Ok`, the replica, its name and its new stamp are durable, even if they were
+    /// left by a process that was killed before it synced them. A crash leaves it under one of the
+    /// two stamps. `NotFound` if there is none, `Exists` while it is being replaced, `Damaged` if the
+    /// disk holds another one in its place.
+    async fn restamp(&self, replica: ReplicaRef) -> Result<SealedChunk, StoreError>;
+
     /// Returns the next number of the counter of stamps: greater than all stamps and numbers that
     /// any disk in service has ever got. Orders verdicts on replicas.
     fn verdict_number(&self) -> u64;

@@ -5,6 +5,7 @@
 
 mod args;
 mod commands;
+mod confirmation;
 mod context;
 mod destination;
 mod error;

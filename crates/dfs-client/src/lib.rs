@@ -135,9 +135,10 @@ pub use dfs_types::{
 };
 
 pub use admin::{
-    Admin, ClusterStatus, DamagedChunk, DiskStatus, GcStatus, Maintenance, MaintenanceRequest,
-    NodeStatus, ReconciliationStatus, ReplicaCheck, Replication, ReplicationStatus, StopSafety,
-    UpgradeStatus, WorkerActivity, WorkerChange, WorkerStatus, WorkerUnit, Workers,
+    Admin, ClusterStatus, DamagedChunk, DiskStatus, GcHold, GcStatus, Maintenance,
+    MaintenanceRequest, NodeStatus, ReconciliationStatus, ReplicaCheck, Replication,
+    ReplicationStatus, StopSafety, UpgradeStatus, WorkerActivity, WorkerChange, WorkerStatus,
+    WorkerUnit, Workers,
 };
 pub use builder::{Client, ClientBuilder, Components};
 pub use du::{DiskUsage, Usage};

@@ -17,8 +17,6 @@ const DONE_MAX: usize = 64;
 pub(crate) struct CheckReport {
     /// Chunk records read.
     pub(crate) records: u64,
-    /// Ranges of disks that were compared.
-    pub(crate) compared: u64,
     /// Ranges of disks that could not be compared: their nodes did not answer, or they were not in
     /// service throughout.
     pub(crate) skipped: u64,
@@ -33,6 +31,8 @@ pub(crate) struct CheckReport {
     pub(crate) deleted_orphans: u64,
     /// Replicas that their records do not name, and that their chunks do not lack.
     pub(crate) surplus: u64,
+    /// Surplus replicas that were deleted.
+    pub(crate) deleted_surplus: u64,
     /// Replicas that their chunks lacked, and that were adopted.
     pub(crate) adopted: u64,
     /// Chunks that are missing or have bad or too few replicas, the first of them.
@@ -59,6 +59,11 @@ impl CheckReport {
     /// Returns whether every range of every disk was compared.
     pub(crate) fn is_whole(&self) -> bool {
         self.skipped == 0
+    }
+
+    /// Returns the number of replicas that were deleted.
+    pub(crate) fn deleted(&self) -> u64 {
+        self.deleted_orphans + self.deleted_surplus
     }
 
     /// Records the current state of a chunk: `None` if it is not damaged.

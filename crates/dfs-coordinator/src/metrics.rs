@@ -106,6 +106,23 @@ impl Refusal {
     }
 }
 
+/// What became of a replica that was not as recorded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Reconciled {
+    /// Recorded as gone.
+    Gone,
+    /// Recorded as gone, found again.
+    Back,
+    /// Verified and named by its record.
+    Adopted,
+    /// Deleted, as no record needs it.
+    Deleted,
+}
+
+impl Reconciled {
+    const NAMES: &[&str] = &["gone", "back", "adopted", "deleted"];
+}
+
 /// Direction of relayed bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Direction {
@@ -173,6 +190,7 @@ pub(crate) struct Counts {
     steps: Gauges,
     last_whole_cycle: Gauge,
     unnamed: Gauges,
+    reconciled: Counters,
     /// Replicas reported bad by datanodes and recorded as such.
     pub(crate) bad_replicas: Counter,
     pub(crate) relayed: Relayed,
@@ -235,6 +253,12 @@ impl Counts {
                  coordinator.",
                 &[("kind", &["replicas", "bytes"])],
             ),
+            reconciled: metrics.counters(
+                "dfs_coordinator_reconciled_replicas_total",
+                "Replicas that were not as recorded when disks were compared with the records, by \
+                 what became of them.",
+                &[("outcome", Reconciled::NAMES)],
+            ),
             bad_replicas: metrics.counter(
                 "dfs_coordinator_bad_replicas_total",
                 "Replicas reported bad by datanodes.",
@@ -284,6 +308,11 @@ impl Counts {
         let (replicas, bytes) = (self.unnamed.of(&["replicas"]), self.unnamed.of(&["bytes"]));
         show(&replicas, known.map(|(_, report)| report.orphans));
         show(&bytes, known.map(|(_, report)| report.orphan_bytes));
+    }
+
+    /// Counts replicas that were not as recorded.
+    pub(crate) fn reconciled(&self, outcome: Reconciled, replicas: u64) {
+        self.reconciled.of(&[Reconciled::NAMES[outcome as usize]]).add(replicas);
     }
 
     /// Updates the metrics of a worker.

@@ -15,6 +15,9 @@ const REPORTS_MAX: usize = 64;
 /// Maximum number of concurrent orders to verify a replica.
 const VERIFICATIONS_MAX: usize = 4;
 
+/// Maximum number of concurrent orders to vouch for a replica.
+const ADOPTIONS_MAX: usize = 4;
+
 /// Concurrency limit of one kind of call. Calls never wait.
 pub(crate) struct CallLimit {
     what: &'static str,
@@ -38,6 +41,7 @@ pub(crate) struct CallLimits {
     pub(crate) deletions: CallLimit,
     pub(crate) reports: CallLimit,
     pub(crate) verifications: CallLimit,
+    pub(crate) adoptions: CallLimit,
 }
 
 impl Default for CallLimits {
@@ -47,6 +51,7 @@ impl Default for CallLimits {
             deletions: CallLimit::new("delete orders", DELETIONS_MAX),
             reports: CallLimit::new("reports of bad blocks", REPORTS_MAX),
             verifications: CallLimit::new("replicas being verified", VERIFICATIONS_MAX),
+            adoptions: CallLimit::new("replicas being adopted", ADOPTIONS_MAX),
         }
     }
 }

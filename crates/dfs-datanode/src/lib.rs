@@ -18,6 +18,7 @@ mod sessions;
 mod settings;
 mod verdicts;
 mod verification_limits;
+mod walk;
 
 pub use error::Error;
 pub use service::{Components, Handle, Service, Store, open_store};

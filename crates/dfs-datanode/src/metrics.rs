@@ -16,7 +16,9 @@ const METHODS: &[&str] = &[
     "ReportCorrupt",
     "BuildReplica",
     "VerifyReplica",
+    "AdoptReplica",
     "DeleteChunks",
+    "Inventory",
     "ListChunks",
     "SettleDisk",
 ];
@@ -78,6 +80,8 @@ pub(crate) struct Counts {
     pub(crate) dropped_replicas: Counter,
     /// Replicas built here on the order of a coordinator.
     pub(crate) built: Counter,
+    /// Replicas that no record named, verified and given a new stamp.
+    pub(crate) adopted: Counter,
     /// Replicas deleted.
     pub(crate) deleted: Counter,
 }
@@ -146,6 +150,10 @@ impl Counts {
             built: metrics.counter(
                 "dfs_datanode_built_total",
                 "Replicas built here from those of other nodes, on the order of a coordinator.",
+            ),
+            adopted: metrics.counter(
+                "dfs_datanode_adopted_total",
+                "Replicas that no record named, verified on the order of a coordinator.",
             ),
             deleted: metrics.counter("dfs_datanode_deleted_total", "Replicas deleted."),
         }

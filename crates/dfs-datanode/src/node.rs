@@ -25,8 +25,6 @@ use crate::{Error, Settings, Store};
 
 /// Maximum number of waiting reads.
 const WAITING_READS_MAX: usize = 1_024;
-/// Replicas read in one step of a scan of the store.
-pub(crate) const LISTING_STEP: usize = 1_000;
 
 /// Membership of the node in its cluster, as of its last registration.
 #[derive(Debug, Clone)]

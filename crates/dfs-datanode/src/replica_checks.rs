@@ -15,7 +15,8 @@ use dfs_types::{
 use tokio::time::timeout;
 
 use crate::Error;
-use crate::node::{LISTING_STEP, Node};
+use crate::node::Node;
+use crate::walk::{ChunkRange, Walk};
 
 /// Time between two checks whether the store must be searched for replicas set aside.
 const SEARCH_EVERY: Duration = Duration::from_secs(1);
@@ -255,16 +256,12 @@ impl Node {
                 self.report(verdict(replica, self.opened_at, ReplicaCondition::Gone, 0));
             }
         }
-        let mut after = None;
+        let mut walk = Walk::new(self, ChunkRange::ALL);
         loop {
             let number = self.store.verdict_number();
-            let page = self.store.list(after, LISTING_STEP).await?;
-            for replica in page.iter().filter(|replica| replica.is_set_aside) {
+            let Some(replicas) = walk.next().await? else { return Ok(()) };
+            for replica in replicas.iter().filter(|replica| replica.is_set_aside) {
                 self.report(verdict(replica.replica(), number, ReplicaCondition::Bad, 0));
-            }
-            match page.last() {
-                Some(last) => after = Some(last.chunk),
-                None => return Ok(()),
             }
         }
     }

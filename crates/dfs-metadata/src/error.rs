@@ -312,7 +312,7 @@ pub enum Error {
     /// The change would drop the last good replica of a chunk.
     #[error("chunk {0} would be left without a good replica")]
     LastReplica(ChunkId),
-    /// The metadata was restored or migrated, and deletion was not acknowledged since.
+    /// The metadata was restored, migrated or set back, and deletion was not acknowledged since.
     #[error("nothing is deleted for incarnation {0} of the metadata until `dfs gc acknowledge`")]
     DeletionHeld(Incarnation),
     /// Another coordinator now holds the worker lease.

@@ -2,7 +2,9 @@
 //! order and no owner's prefix is a prefix of another's.
 
 use bytes::Bytes;
-use dfs_types::{ChunkId, ClientId, InodeId, Name, NodeId, Slot, Timestamp, XattrName};
+use dfs_types::{
+    ChunkId, ClientId, DiskNumber, InodeId, Name, NodeId, Part, Slot, Stamp, Timestamp, XattrName,
+};
 
 /// Cluster id and incarnation.
 pub(crate) const CLUSTER: Bytes = Bytes::from_static(b"s/cluster");
@@ -48,6 +50,8 @@ pub(crate) const EPOCH: &[u8] = b"/epoch";
 
 /// Prefix of all chunks.
 pub(crate) const CHUNKS: &[u8] = b"k/";
+/// Prefix of all replicas that were proven once to be needed by no record, in chunk order.
+pub(crate) const UNNEEDED: &[u8] = b"g/";
 /// Prefix of all nodes.
 pub(crate) const NODES: &[u8] = b"n/";
 /// Prefix of all unlinked inodes, ordered by the time they are due.
@@ -177,6 +181,22 @@ pub(crate) fn deletion_chunk(key: &[u8]) -> Option<ChunkId> {
     ChunkId::from_slice(key.strip_prefix(DELETIONS)?)
 }
 
+/// Returns the key of a replica that no record needs.
+pub(crate) fn unneeded(chunk: ChunkId, disk: DiskNumber, part: Part, stamp: Stamp) -> Bytes {
+    let parts = [&chunk.to_bytes()[..], &disk.0.to_be_bytes(), &[part.0], &stamp.0.to_be_bytes()];
+    key(UNNEEDED, &parts)
+}
+
+/// Returns chunk, disk, part and stamp of the key of a replica that no record needs.
+pub(crate) fn unneeded_parts(key: &[u8]) -> Option<(ChunkId, DiskNumber, Part, Stamp)> {
+    let (chunk, rest) = key.strip_prefix(UNNEEDED)?.split_first_chunk::<16>()?;
+    let (disk, rest) = rest.split_first_chunk()?;
+    let ([part], stamp) = rest.split_first_chunk()?;
+    let stamp = Stamp(u64::from_be_bytes(stamp.try_into().ok()?));
+    let disk = DiskNumber(u32::from_be_bytes(*disk));
+    Some((ChunkId::from_slice(chunk)?, disk, Part(*part), stamp))
+}
+
 /// Returns the key of a staged upload.
 pub(crate) fn upload(inode: InodeId) -> Bytes {
     key(UPLOADS, &[&number(inode)])
@@ -260,6 +280,10 @@ mod tests {
         assert_eq!(record_inode(&super::inode(inode)), Some(inode));
         assert_eq!(times_inode(&times(inode)), Some(inode));
         assert_eq!(extent_parts(&extent(inode, 1 << 40)), Some((inode, 1 << 40)));
+        let replica = (ChunkId(0x2f2f), DiskNumber(0x2f), Part(0x2f), Stamp(0x2f2f));
+        let key = unneeded(replica.0, replica.1, replica.2, replica.3);
+        assert_eq!(unneeded_parts(&key), Some(replica));
+        assert_eq!(unneeded_parts(&key[..key.len() - 1]), None);
         let slot = Slot { client: ClientId(7), slot: 0x2f2f, sequence: 1 };
         assert_eq!(answer_client(&answer(&slot)), Some(ClientId(7)));
         assert_eq!(answer_client(&answer(&slot)[..22]), None);

@@ -26,8 +26,6 @@ pub struct Listed {
     pub seal: ChunkSeal,
     /// Whether its node set it aside as bad.
     pub is_set_aside: bool,
-    /// Whether it is quarantined: kept, but not served.
-    pub is_quarantined: bool,
 }
 
 /// The record of a chunk, read after the list.
@@ -70,8 +68,6 @@ pub enum Finding {
     Gone,
     /// A replica that was recorded as gone exists.
     Back,
-    /// A replica that the record names is quarantined.
-    Withheld,
     /// A replica that is to be deleted exists.
     Undeleted,
     /// A replica of no chunk.
@@ -111,7 +107,6 @@ impl Sighting<'_> {
             Some(_) if after.is_tombstone() => Finding::Undeleted,
             Some(named) => match named.mark {
                 ReplicaMark::Doomed => Finding::Undeleted,
-                _ if listed.is_quarantined => Finding::Withheld,
                 ReplicaMark::Gone => Finding::Back,
                 ReplicaMark::Sound | ReplicaMark::Bad => Finding::Consistent,
             },

@@ -245,6 +245,7 @@ impl Disk {
         if marks.is_empty() {
             return;
         }
+        let _turn = self.head_turn();
         let written = self.write_marks(&marks);
         for Mark { chunk, stamp, state, done, .. } in marks {
             let result = match &written {
@@ -272,7 +273,8 @@ impl Disk {
         Ok(())
     }
 
-    /// Overwrites the head of a replica with a new state. The rest of the head is kept if it is
+    /// Overwrites the head of a replica with a new state; to be called within a
+    /// [`head_turn`](Self::head_turn). The rest of the head is kept if it is
     /// intact, otherwise rebuilt from the index.
     pub(super) fn write_mark(
         &self,
@@ -281,12 +283,7 @@ impl Disk {
         entry: &Entry,
         state: State,
     ) -> Result<(), StoreError> {
-        let at = entry.layout().head;
-        let salt = match entry.place {
-            Place::File => 0,
-            Place::Record { segment, .. } => self.segments.salt(segment).unwrap_or_default(),
-        };
-        let binding = entry.binding(salt);
+        let (at, binding) = (entry.layout().head, self.binding(entry));
         let old = file.read_at(at, HEAD).ok();
         let head = old.and_then(|bytes| Head::decode(&bytes, binding));
         let mut head = head.unwrap_or_else(|| Head::of_entry(chunk, entry));

@@ -19,6 +19,7 @@ impl Disk {
         entry: &Entry,
         state: State,
     ) -> Result<bool, StoreError> {
+        let _turn = self.head_turn();
         if self.index.find(chunk, self.number, entry.stamp).is_none() {
             return Ok(false);
         }
@@ -46,6 +47,7 @@ impl Disk {
                 .open_segment(segment)
                 .map_err(|error| self.fault("opening a segment", error))
                 .and_then(|file| {
+                    let _turn = self.head_turn();
                     self.write_mark(&*file, chunk, old, State::Dead)?;
                     file.sync().map_err(|error| self.sync_fault("deleting a chunk", error))
                 })

@@ -192,6 +192,17 @@ impl Index {
         entry.map(|entry| entry.is_set_aside = state == State::SetAside).is_some()
     }
 
+    /// Gives a replica another stamp. `None` if there is no such replica.
+    pub(super) fn restamp(&self, chunk: ChunkId, old: &Entry, stamp: Stamp) -> Option<Entry> {
+        let mut chunks = self.lock();
+        let entry = chunks.sealed.get_mut(&(chunk, old.disk))?;
+        if entry.stamp != old.stamp {
+            return None;
+        }
+        entry.stamp = stamp;
+        Some(*entry)
+    }
+
     pub(super) fn remove(&self, chunk: ChunkId, disk: u16, stamp: Stamp) -> Option<Entry> {
         let mut chunks = self.lock();
         chunks.sealed.get(&(chunk, disk)).filter(|entry| entry.stamp == stamp)?;

@@ -16,6 +16,7 @@
 //! | whose disks are these, what is on them | [`open`], [`agreement`], [`identity_file`], [`identities`], [`scan`] |
 //! | what does a replica look like | [`record`], [`segments`] |
 //! | how does a chunk get there, and away | [`writer`], [`unsealed_file`] and [`file_replicas`] when large, [`commit`] when small |
+//! | how is a replica of unknown origin made durable | [`restamp`] |
 //! | what is there, and is there room | [`index`], [`space`] |
 //! | one disk | [`volume`] |
 //! | when it is out of service, slow or hung | [`failure`], [`watchdog`] |
@@ -33,6 +34,7 @@ mod open;
 mod read;
 mod recent;
 mod record;
+mod restamp;
 mod scan;
 mod segments;
 mod space;
@@ -364,6 +366,19 @@ impl ChunkStore for DiskStore {
 
     async fn reinstate(&self, replica: ReplicaRef) -> Result<(), StoreError> {
         self.mark(replica, State::Live).await
+    }
+
+    async fn restamp(&self, replica: ReplicaRef) -> Result<SealedChunk, StoreError> {
+        let (disk, entry) = self.find(replica)?;
+        let claim = self.index.claim_replacement(replica.chunk, &entry)?;
+        let permit = disk.admit(0).await?;
+        let on = Arc::clone(&disk);
+        let restamp = move || {
+            let restamped = on.restamp(replica.chunk, &entry);
+            drop((claim, permit));
+            restamped
+        };
+        disk.run(restamp).await?
     }
 
     fn verdict_number(&self) -> u64 {

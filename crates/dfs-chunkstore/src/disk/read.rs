@@ -44,7 +44,7 @@ impl Disk {
     }
 
     /// Reads exactly `size` bytes. An unreadable sector does not fail the disk.
-    fn read_part(
+    pub(super) fn read_part(
         &self,
         file: &dyn File,
         chunk: ChunkId,
@@ -103,11 +103,7 @@ impl Disk {
         meta: &[u8],
     ) -> Result<Head, StoreError> {
         let damaged = |what: &str| StoreError::Damaged { chunk, what: what.to_owned() };
-        let salt = match entry.place {
-            Place::File => 0,
-            Place::Record { segment, .. } => self.segments.salt(segment).unwrap_or_default(),
-        };
-        let head = Head::decode(head, entry.binding(salt))
+        let head = Head::decode(head, self.binding(entry))
             .filter(|head| Crc32c::of(meta) == head.meta_crc)
             .ok_or_else(|| damaged("its header does not match its checksum"))?;
         if (head.chunk, head.stamp, head.seal) != (chunk, entry.stamp, entry.seal) {

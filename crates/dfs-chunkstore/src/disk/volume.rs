@@ -55,6 +55,8 @@ pub(super) struct Disk {
     in_flight: Arc<Semaphore>,
     /// Directories of large chunks whose names are durable.
     durable_shards: Mutex<BTreeSet<u8>>,
+    /// Held while the head of a sealed replica is changed.
+    head_turn: Mutex<()>,
     condition: Mutex<Condition>,
     /// Replicas whose heads were damaged at the start.
     damaged: Mutex<Vec<DamagedHead>>,
@@ -107,6 +109,7 @@ impl Disk {
             tables: Recent::default(),
             in_flight: Arc::new(Semaphore::new(IN_FLIGHT_UNITS as usize)),
             durable_shards: Mutex::default(),
+            head_turn: Mutex::default(),
             condition: Mutex::new(condition),
             damaged: Mutex::default(),
             is_retiring: AtomicBool::new(false),
@@ -194,6 +197,12 @@ impl Disk {
     pub(super) fn unlock(&self) {
         self.in_flight.close();
         self.lock.lock().unwrap_or_else(PoisonError::into_inner).take();
+    }
+
+    /// Waits for the turn to read the head of a sealed replica, change it and write it back, on a
+    /// thread of the disk. Without it, one of two changes could be lost.
+    pub(super) fn head_turn(&self) -> MutexGuard<'_, ()> {
+        self.head_turn.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(super) fn condition(&self) -> MutexGuard<'_, Condition> {

@@ -8,5 +8,6 @@ mod crash;
 mod faults;
 mod heads;
 mod hung;
+mod restamp;
 mod stale;
 mod support;

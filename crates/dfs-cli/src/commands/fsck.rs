@@ -4,12 +4,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use clap::Args;
-use dfs_client::ReplicaCheck;
-use dfs_types::{ByteSize, DfsPath, ErrorCode, InodeId, counted};
+use dfs_client::{DeleteOptions, ReplicaCheck};
+use dfs_types::{ByteSize, Change, DfsPath, ErrorCode, InodeId, Precondition, counted};
 use futures_util::StreamExt as _;
 use serde_json::{Value, json};
 use tokio::time::sleep;
 
+use crate::confirmation::Confirmation;
 use crate::context::Context;
 use crate::error::{Error, Result};
 use crate::printable::printable;
@@ -28,32 +29,59 @@ A datanode lists what its index holds, and reads its disks for it only when it s
 disappears from a disk, or rots on it, while the datanode runs is found when it is read. `dfs
 explain --verify PATH` reads every replica of a file.
 
+With --delete-lost, deletes the files that have bytes without any replica, after showing them. They
+can be restored for as long as other deleted files, but their bytes come back only with a disk that
+holds them. Refused while a disk could not be compared: it may hold these bytes. First bring it
+back, or give it up with `dfs node forget`.
+
 Exits with 1 when a file has bytes that cannot be read, and with 5 when a disk could not be
 compared.
 
 Examples:
   dfs fsck
-  dfs fsck --json | jq .damaged")]
-pub(crate) struct FsckArgs {}
+  dfs fsck --json | jq .damaged
+  dfs fsck --delete-lost")]
+pub(crate) struct FsckArgs {
+    /// Delete files that have lost bytes for good.
+    #[arg(long)]
+    delete_lost: bool,
+    #[command(flatten)]
+    confirmation: Confirmation,
+}
 
 /// A file with damaged chunks.
 struct DamagedFile {
     /// `None` for a file without a name, such as a deleted one that can be restored.
     path: Option<DfsPath>,
     inode: InodeId,
+    /// Its state when it was found.
+    change: Option<Change>,
     missing: u64,
     degraded: u64,
+    is_deleted: bool,
 }
 
-pub(crate) async fn run(_args: FsckArgs, cx: &Context) -> Result<()> {
+pub(crate) async fn run(args: FsckArgs, cx: &Context) -> Result<()> {
     let found = check(cx).await?;
-    let damaged = damaged_files(cx, &found).await?;
-    if cx.out.is_json {
-        cx.out.json(&document(&found, &damaged));
-    } else {
+    let mut damaged = damaged_files(cx, &found).await?;
+    if !cx.out.is_json {
         for line in lines(&found, &damaged) {
             cx.out.line(line);
         }
+    }
+    let deleted = if args.delete_lost {
+        delete_lost(args.confirmation, &found, &mut damaged, cx).await
+    } else {
+        Ok(())
+    };
+    if cx.out.is_json {
+        cx.out.json(&document(&found, &damaged));
+    }
+    deleted?;
+    let is_left = |file: &DamagedFile| file.missing > 0 && file.path.is_some() && !file.is_deleted;
+    let is_listed = found.damaged.len() as u64 == found.missing_chunks + found.degraded_chunks;
+    if args.delete_lost && is_listed && !damaged.iter().any(is_left) {
+        return Ok(());
     }
     if found.missing_chunks > 0 {
         let chunks = counted(found.missing_chunks, "chunk");
@@ -85,6 +113,43 @@ async fn check(cx: &Context) -> Result<ReplicaCheck> {
     Ok(found)
 }
 
+/// Deletes the files with chunks that no disk holds, unless a disk was not compared.
+async fn delete_lost(
+    confirmation: Confirmation,
+    found: &ReplicaCheck,
+    damaged: &mut [DamagedFile],
+    cx: &Context,
+) -> Result<()> {
+    if found.skipped > 0 {
+        let message = "nothing was deleted: a disk that could not be compared may hold the bytes";
+        let hint = "bring the disk or its node back, or give it up with `dfs node forget`";
+        return Err(Error::new(ErrorCode::Unavailable, message).hint(hint));
+    }
+    let is_lost = |file: &&mut DamagedFile| file.missing > 0 && file.path.is_some();
+    let mut lost: Vec<_> = damaged.iter_mut().filter(is_lost).collect();
+    if lost.is_empty() {
+        cx.out.say("no file has lost bytes");
+        return Ok(());
+    }
+    let files = counted(lost.len() as u64, "file");
+    for file in &lost {
+        let path = file.path.as_ref().map(|path| printable(path.as_bytes())).unwrap_or_default();
+        let chunks = counted(file.missing, "chunk");
+        cx.out.say(format_args!("will delete {path}: {chunks} without a replica"));
+    }
+    confirmation.ask(&format!("delete {files}, with the bytes that are left of them?"), cx).await?;
+    for file in &mut lost {
+        let Some(path) = file.path.clone() else { continue };
+        let precondition = Precondition::Inode { inode: file.inode, change: file.change };
+        let options = DeleteOptions::default().precondition(precondition);
+        // A file that was written meanwhile is no longer the one that was shown.
+        cx.client.delete(path, options).await?;
+        file.is_deleted = true;
+    }
+    cx.out.say(format_args!("deleted {files}"));
+    Ok(())
+}
+
 /// Names the files of the damaged chunks, by a walk over all names.
 async fn damaged_files(cx: &Context, found: &ReplicaCheck) -> Result<Vec<DamagedFile>> {
     let mut counts: BTreeMap<InodeId, (u64, u64)> = BTreeMap::new();
@@ -94,9 +159,9 @@ async fn damaged_files(cx: &Context, found: &ReplicaCheck) -> Result<Vec<Damaged
     }
     let mut files = Vec::new();
     let mut unnamed: BTreeSet<InodeId> = counts.keys().copied().collect();
-    let mut file = |path, inode| {
+    let mut file = |path, inode, change| {
         let (missing, degraded) = counts[&inode];
-        files.push(DamagedFile { path, inode, missing, degraded });
+        files.push(DamagedFile { path, inode, change, missing, degraded, is_deleted: false });
     };
     if !unnamed.is_empty() {
         let root = DfsPath::new("/").expect("the root is a path");
@@ -106,12 +171,12 @@ async fn damaged_files(cx: &Context, found: &ReplicaCheck) -> Result<Vec<Damaged
         {
             let entry = entry?;
             if unnamed.remove(&entry.stat.inode) {
-                file(Some(entry.path), entry.stat.inode);
+                file(Some(entry.path), entry.stat.inode, Some(entry.stat.change));
             }
         }
     }
     for inode in unnamed {
-        file(None, inode);
+        file(None, inode, None);
     }
     Ok(files)
 }
@@ -123,6 +188,7 @@ fn document(found: &ReplicaCheck, damaged: &[DamagedFile]) -> Value {
             "inode": file.inode.0,
             "missing_chunks": file.missing,
             "degraded_chunks": file.degraded,
+            "deleted": file.is_deleted,
         })
     };
     json!({
@@ -134,6 +200,7 @@ fn document(found: &ReplicaCheck, damaged: &[DamagedFile]) -> Value {
         "orphan_bytes": found.orphan_bytes,
         "deleted_orphans": found.deleted_orphans,
         "surplus": found.surplus,
+        "deleted_surplus": found.deleted_surplus,
         "adopted": found.adopted,
         "missing_chunks": found.missing_chunks,
         "degraded_chunks": found.degraded_chunks,
@@ -152,7 +219,9 @@ fn lines(found: &ReplicaCheck, damaged: &[DamagedFile]) -> Vec<String> {
     note(found.gone, "lost by their disks, to be re-replicated");
     note(found.back, "found again");
     note(found.adopted, "missing from the metadata, recorded again");
-    note(found.surplus, "not needed by their files, kept");
+    let kept = found.surplus.saturating_sub(found.deleted_surplus);
+    note(kept, "not needed by their files, kept for now");
+    note(found.deleted_surplus, "not needed by their files, deleted");
     if found.orphans > 0 {
         let bytes = ByteSize(found.orphan_bytes);
         let waiting = found.orphans.saturating_sub(found.deleted_orphans);

@@ -1,14 +1,13 @@
-//! `dfs gc`: permission to delete after the metadata was restored or migrated.
-
-use std::io::{self, BufRead as _, IsTerminal as _, Write as _};
+//! `dfs gc`: permission to delete after the metadata was restored, migrated or set back.
 
 use clap::{Args, Subcommand};
 use dfs_client::{ClusterStatus, GcStatus};
 use dfs_types::{ByteSize, counted};
 use serde_json::{Value, json};
 
+use crate::confirmation::Confirmation;
 use crate::context::Context;
-use crate::error::{Error, Result};
+use crate::error::Result;
 
 /// Arguments of `dfs gc`.
 #[derive(Debug, Args)]
@@ -25,23 +24,23 @@ pub(crate) struct GcArgs {
 enum Action {
     /// Show whether anything is deleted, and what waits for it
     Status,
-    /// Permit deletion after the metadata was restored or migrated
+    /// Permit deletion after the metadata was restored, migrated or set back
     Acknowledge(AcknowledgeArgs),
 }
 
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Restored metadata does not know files that were written since, and names files that were deleted
-since. Nothing is deleted until you have looked at them: `dfs fsck` counts the replicas that no
-file needs. After this command they are deleted for good.
+since. The same is true of metadata that was set back to an older copy, which shows when a datanode
+has registrations that the metadata does not know. Nothing is deleted until you permit it: `dfs
+fsck` counts the replicas that no file needs. After this command they are deleted for good.
 
 Examples:
   dfs gc acknowledge
   dfs gc acknowledge --yes")]
 struct AcknowledgeArgs {
-    /// Do not ask for confirmation.
-    #[arg(long)]
-    yes: bool,
+    #[command(flatten)]
+    confirmation: Confirmation,
 }
 
 pub(crate) async fn run(args: GcArgs, cx: &Context) -> Result<()> {
@@ -58,15 +57,13 @@ pub(crate) async fn run(args: GcArgs, cx: &Context) -> Result<()> {
                 }
             }
         }
-        Action::Acknowledge(AcknowledgeArgs { yes }) => {
+        Action::Acknowledge(AcknowledgeArgs { confirmation }) => {
             if !status.may_delete() {
                 for line in &lines(&cluster, &status) {
                     cx.out.say(line);
                 }
-                if !yes {
-                    confirm()?;
-                }
-                admin.acknowledge_gc(cluster.cluster, status.incarnation).await?;
+                confirmation.ask("permit deletion?", cx).await?;
+                admin.acknowledge_gc(cluster.cluster, &status).await?;
             }
             let status = admin.gc_status().await?;
             cx.out.done(&document(&cluster, &status));
@@ -76,27 +73,12 @@ pub(crate) async fn run(args: GcArgs, cx: &Context) -> Result<()> {
     Ok(())
 }
 
-/// Asks for confirmation on the terminal.
-fn confirm() -> Result<()> {
-    if !io::stdin().is_terminal() {
-        return Err(Error::usage("stdin is not a terminal: confirm with --yes"));
-    }
-    let mut answer = String::new();
-    let asked = write!(io::stderr(), "permit deletion? [y/N] ")
-        .and_then(|()| io::stdin().lock().read_line(&mut answer));
-    asked.map_err(|error| Error::usage(format_args!("cannot ask: {error}")))?;
-    if matches!(answer.trim(), "y" | "yes") {
-        Ok(())
-    } else {
-        Err(Error::usage("nothing was changed"))
-    }
-}
-
 fn document(cluster: &ClusterStatus, status: &GcStatus) -> Value {
     json!({
         "may_delete": status.may_delete(),
         "incarnation": status.incarnation.0,
         "acknowledged": status.acknowledged.0,
+        "hold": status.hold.as_ref().map(|hold| &hold.reason),
         "doomed": status.doomed,
         "doomed_bytes": status.doomed_bytes,
         "orphans": cluster.reconciliation.orphans,
@@ -105,11 +87,17 @@ fn document(cluster: &ClusterStatus, status: &GcStatus) -> Value {
 }
 
 fn lines(cluster: &ClusterStatus, status: &GcStatus) -> Vec<String> {
-    let held = "deletion is on hold: the metadata was restored or migrated; run `dfs gc \
-                acknowledge` to permit it";
-    let may_delete = if status.may_delete() { "deletion is permitted" } else { held };
     let found = &cluster.reconciliation;
-    let mut lines = vec![may_delete.to_owned()];
+    let mut lines = Vec::new();
+    if status.acknowledged < status.incarnation {
+        lines.push("deletion is on hold: the metadata was restored or migrated".to_owned());
+    }
+    if let Some(hold) = &status.hold {
+        lines.push(format!("deletion is on hold, as commits were lost: {}", hold.reason));
+    }
+    let next = "run `dfs gc acknowledge` to permit it";
+    let may_delete = if status.may_delete() { "deletion is permitted" } else { next };
+    lines.push(may_delete.to_owned());
     let mut waits = |replicas: u64, bytes: u64, what: &str| {
         lines.push(format!("{} ({}) {what}", counted(replicas, "replica"), ByteSize(bytes)));
     };

@@ -32,6 +32,8 @@ pub struct ReplicaCheck {
     pub deleted_orphans: u64,
     /// Replicas that the records of their chunks do not name, and that their chunks do not lack.
     pub surplus: u64,
+    /// Those of them that were deleted, after two proofs and once another replica had been read.
+    pub deleted_surplus: u64,
     /// Replicas that their chunks lacked, and that are now named by their records.
     pub adopted: u64,
     /// Chunks without a reachable replica.
@@ -74,6 +76,7 @@ impl ReplicaCheck {
             orphan_bytes: found.orphan_bytes,
             deleted_orphans: found.deleted_orphans,
             surplus: found.surplus,
+            deleted_surplus: found.deleted_surplus,
             adopted: found.adopted,
             missing_chunks: found.missing_chunks,
             degraded_chunks: found.degraded_chunks,

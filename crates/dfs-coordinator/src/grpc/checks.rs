@@ -60,7 +60,6 @@ pub(super) fn status(core: &Core) -> v1::ReconciliationStatus {
         last_whole_ms: overview.last_whole.map(|ago| ago.as_millis() as u64),
         orphans: overview.report.orphans,
         orphan_bytes: overview.report.orphan_bytes,
-        gone: overview.report.gone,
     }
 }
 
@@ -82,6 +81,7 @@ fn response(check: u64, report: &CheckReport, is_done: bool) -> v1::CheckReplica
         orphan_bytes: report.orphan_bytes,
         deleted_orphans: report.deleted_orphans,
         surplus: report.surplus,
+        deleted_surplus: report.deleted_surplus,
         adopted: report.adopted,
         missing_chunks: report.missing_chunks,
         degraded_chunks: report.degraded_chunks,

@@ -38,6 +38,8 @@ pub(super) async fn status(
     Ok(v1::GcStatusResponse {
         incarnation: status.incarnation.0,
         acknowledged: status.acknowledged.0,
+        hold: status.hold.as_ref().map_or(0, |hold| hold.number),
+        hold_reason: status.hold.map(|hold| hold.reason).unwrap_or_default(),
         doomed,
         doomed_bytes,
     })
@@ -55,8 +57,9 @@ pub(super) async fn acknowledge(
 ) -> Result<v1::AcknowledgeGcResponse, Failure> {
     check_cluster(core, &request.cluster_id)?;
     let incarnation = Incarnation(request.incarnation);
-    let acknowledged = core.namespace.acknowledge_gc(&caller.scope(), incarnation).await;
+    let (scope, hold) = (caller.scope(), request.hold);
+    let acknowledged = core.namespace.acknowledge_gc(&scope, incarnation, hold).await;
     acknowledged.map_err(|error| failure::of(&error))?;
-    info!(%incarnation, "deletion was acknowledged");
+    info!(%incarnation, hold, "deletion was acknowledged");
     Ok(v1::AcknowledgeGcResponse {})
 }

@@ -26,7 +26,7 @@ use crate::core::Core;
 
 /// What workers do while deletion is not acknowledged.
 pub(crate) const DELETION_HELD: &str =
-    "nothing is deleted: the metadata was restored or migrated; see `dfs gc status`";
+    "nothing is deleted until `dfs gc acknowledge`; `dfs gc status` shows why";
 
 /// Runs the workers while this coordinator holds their lease; until dropped.
 pub(crate) async fn run_all(core: &Arc<Core>) -> Infallible {

@@ -21,8 +21,8 @@ use crate::core::{Core, location};
 
 /// Time limit of small orders.
 pub(super) const ORDER_TIMEOUT: Duration = Duration::from_secs(20);
-/// Bytes per second below which the build of a replica is abandoned.
-const SLOWEST: u64 = 1 << 20;
+/// Bytes per second below which orders that read a replica are abandoned.
+pub(super) const SLOWEST: u64 = 1 << 20;
 
 /// Returns the name of a replica on its node; its record has the number of `disk`.
 pub(crate) fn replica_ref(chunk: ChunkId, replica: ReplicaId, disk: DiskId) -> ReplicaRef {
@@ -61,8 +61,8 @@ pub(super) struct BuildOrder<'a> {
     pub(super) generation: Generation,
     /// Replicas to build from, best first; some may be bad.
     pub(super) sources: &'a [(NodeId, ReplicaRef)],
-    /// A replica at the target that the new one may replace.
-    pub(super) replaces: Option<ReplicaRef>,
+    /// Replicas at the target that the new one may replace.
+    pub(super) replaces: &'a [ReplicaRef],
 }
 
 /// A replica that its node did not delete, so that it may still exist.
@@ -157,7 +157,7 @@ pub(super) async fn build(
         node_id: target.to_wire(),
         order: None,
         generation: generation.0,
-        replaces: replaces.map(Into::into),
+        replaces: replaces.iter().copied().map(Into::into).collect(),
     };
     let (mut client, request) = order(core, target, request)?;
     let limit = ORDER_TIMEOUT + Duration::from_secs(seal.length / SLOWEST);

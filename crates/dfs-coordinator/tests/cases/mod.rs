@@ -1,6 +1,7 @@
 //! One file per kind of behaviour.
 
 mod administering;
+mod adopting;
 mod bootstrap;
 mod deleting;
 mod engine;

@@ -38,7 +38,7 @@ fn on_request() -> Settings {
     Settings { reconcile_settle_ms: 3_600_000, ..settings() }
 }
 
-async fn started(nodes: u128) -> Cluster {
+pub(crate) async fn started(nodes: u128) -> Cluster {
     let replication_factor = u8::try_from(nodes).ok();
     let settings = Settings { replication_factor, ..on_request() };
     Cluster::with(settings, Arc::new(MemoryEngine::new()), nodes).await
@@ -180,6 +180,109 @@ async fn orphan_is_kept_until_it_is_old_enough() {
         assert_eq!(cluster.check().await.deleted_orphans, 0);
     }
     assert_eq!(holders(&cluster, chunk), 3);
+    cluster.clock.advance(HOUR * 24);
+    assert_eq!(cluster.check().await.deleted_orphans, 3);
+}
+
+#[tokio::test]
+async fn first_proofs_of_orphans_survive_the_holder_of_the_lease() {
+    let mut cluster = started(3).await;
+    let chunk = abandoned(&cluster).await;
+    cluster.clock.advance(HOUR * 2);
+    assert_eq!(cluster.check().await.orphans, 3);
+    cluster.stop().await;
+    cluster.start_again(cluster.engine.clone()).await;
+    for node in cluster.nodes.values() {
+        node.silence();
+        node.beat().await;
+    }
+    cluster.clock.advance(HOUR * 24);
+    let found = cluster.check().await;
+    assert_eq!((found.orphans, found.deleted_orphans, holders(&cluster, chunk)), (3, 3, 0));
+}
+
+/// K2.
+#[tokio::test]
+async fn orphans_are_kept_once_a_disk_proves_that_commits_were_lost() {
+    let settings = Settings { orphan_age_ms: 0, ..on_request() };
+    let cluster = Cluster::with(settings, Arc::new(MemoryEngine::new()), 3).await;
+    let chunk = abandoned(&cluster).await;
+    cluster.clock.advance(HOUR * 2);
+    assert_eq!(cluster.check().await.orphans, 3);
+    // It registered after the state to which the metadata was set back.
+    let third = cluster.node(3);
+    third.silence();
+    third.set_registration(40);
+    third.register("secret").await.unwrap();
+    third.beat().await;
+    let found = cluster.check().await;
+    assert_eq!((found.orphans, found.deleted_orphans, holders(&cluster, chunk)), (3, 0, 3));
+    let mut admin = cluster.admin().await;
+    let status = admin.gc_status(v1::GcStatusRequest {}).await.unwrap().into_inner();
+    assert!(status.hold != 0 && status.hold_reason.contains("registration 40"), "{status:?}");
+    let cluster_id = cluster.status().await.cluster_id;
+    let acknowledge = |hold| v1::AcknowledgeGcRequest {
+        cluster_id: cluster_id.clone(),
+        incarnation: status.incarnation,
+        hold,
+    };
+    let blind = admin.acknowledge_gc(acknowledge(0)).await;
+    assert_eq!(refused(blind), ErrorCode::InvalidArgument);
+    admin.acknowledge_gc(acknowledge(status.hold)).await.unwrap();
+    assert_eq!(cluster.check().await.deleted_orphans, 3);
+}
+
+/// Returns a cluster of four nodes, and a chunk with three replicas on 1, 2 and 3, and one more on 4
+/// that its record does not name.
+async fn with_surplus() -> (Cluster, dfs_types::ChunkId) {
+    let settings = Settings { orphan_age_ms: 0, replication_factor: Some(3), ..on_request() };
+    let cluster = Cluster::with(settings, Arc::new(MemoryEngine::new()), 4).await;
+    let chunk = cluster.put("/file", b"data", &[1, 2, 3]).await;
+    cluster.node(4).write(chunk, b"data");
+    let found = cluster.check().await;
+    assert_eq!((found.surplus, found.deleted_surplus, holders(&cluster, chunk)), (1, 0, 4));
+    (cluster, chunk)
+}
+
+/// K6.
+#[tokio::test]
+async fn surplus_replica_is_deleted_after_two_proofs_once_another_was_read() {
+    let (cluster, chunk) = with_surplus().await;
+    let verified = || cluster.nodes.values().flat_map(|node| node.verified()).count();
+    assert_eq!(verified(), 0);
+    let found = cluster.check().await;
+    assert_eq!((found.surplus, found.deleted_surplus, verified()), (1, 1, 1));
+    assert_eq!((holders(&cluster, chunk), cluster.node(4).holds(chunk)), (3, None));
+    assert_eq!(cluster.check().await.surplus, 0);
+}
+
+#[tokio::test]
+async fn surplus_replica_is_kept_when_the_others_prove_bad() {
+    let (cluster, chunk) = with_surplus().await;
+    for id in [1, 2, 3] {
+        cluster.node(id).rot(chunk);
+    }
+    assert_eq!(cluster.check().await.deleted_surplus, 0);
+    assert!(cluster.node(4).holds(chunk).is_some());
+    eventually("it counts", || async {
+        cluster.check().await;
+        cluster.replicas("/file").await.get(&4) == Some(&false)
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn surplus_replica_is_kept_while_a_node_is_silent() {
+    let (cluster, chunk) = with_surplus().await;
+    cluster.node(1).silence();
+    eventually("the silence is noticed", || async {
+        let mut nodes = cluster.status().await.nodes.into_iter();
+        nodes.any(|node| node.node.unwrap().state() == v1::NodeState::Suspect)
+    })
+    .await;
+    let found = cluster.check().await;
+    assert_eq!((found.surplus, found.deleted_surplus), (1, 0));
+    assert!(cluster.node(4).holds(chunk).is_some());
 }
 
 #[tokio::test]
@@ -216,9 +319,10 @@ async fn nothing_is_deleted_after_a_restore_before_it_is_acknowledged() {
     let status = admin.gc_status(v1::GcStatusRequest {}).await.unwrap().into_inner();
     assert_eq!((status.incarnation, status.acknowledged), (2, 1));
     let cluster_id = cluster.status().await.cluster_id;
-    let stale = v1::AcknowledgeGcRequest { cluster_id: cluster_id.clone(), incarnation: 1 };
+    let stale =
+        v1::AcknowledgeGcRequest { cluster_id: cluster_id.clone(), incarnation: 1, hold: 0 };
     assert_eq!(refused(admin.acknowledge_gc(stale).await), ErrorCode::InvalidArgument);
-    let current = v1::AcknowledgeGcRequest { cluster_id, incarnation: 2 };
+    let current = v1::AcknowledgeGcRequest { cluster_id, incarnation: 2, hold: 0 };
     admin.acknowledge_gc(current).await.unwrap();
     eventually("the deleted file is gone", || async { holders(&cluster, deleted) == 0 }).await;
     cluster.check().await;
@@ -235,17 +339,27 @@ async fn disk_state(cluster: &Cluster, id: u128) -> v1::DiskState {
 
 /// D1.
 #[tokio::test]
-async fn d1_disk_that_returns_is_settled_and_then_compared() {
-    let settings = Settings { reconcile_settle_ms: 50, ..settings() };
-    let cluster = Cluster::with(settings, Arc::new(MemoryEngine::new()), 3).await;
+async fn d1_disk_that_returns_is_compared_and_then_settled() {
+    // Registrations begin no comparison.
+    let cluster = started(3).await;
     let chunk = cluster.put("/file", b"data", &[1, 2, 3]).await;
     let third = cluster.node(3).clone();
-    third.return_disk();
     // It is an old image, which lacks a replica.
     third.lose(chunk);
+    third.list_incompletely(true);
+    third.return_disk();
+    eventually("it is returning", || async {
+        disk_state(&cluster, 3).await == v1::DiskState::Returning
+    })
+    .await;
+    assert_eq!(cluster.check().await.gone, 0);
+    assert_eq!(third.settlements(), [] as [bool; 0], "not compared");
+    assert!(!cluster.replicas("/file").await[&3], "nothing is known of it");
+    third.list_incompletely(false);
     eventually("it is settled", || async {
         disk_state(&cluster, 3).await == v1::DiskState::Healthy
     })
     .await;
+    assert_eq!(third.settlements(), [true], "its list was read before");
     eventually("what it lost is built again", || async { third.holds(chunk).is_some() }).await;
 }

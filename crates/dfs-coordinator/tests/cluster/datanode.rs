@@ -30,6 +30,7 @@ use self::handler::Handler;
 pub(crate) struct HeldReplica {
     pub(crate) length: u64,
     pub crc32c: Crc32c,
+    pub(crate) sha256: Sha256,
     pub(crate) stamp: Stamp,
 }
 
@@ -53,6 +54,8 @@ struct State {
     /// Replicas that a verification finds bad.
     bad: BTreeSet<(ChunkId, Stamp)>,
     verified: Vec<ChunkId>,
+    /// Replies to orders to adopt a replica get lost.
+    loses_adoptions: bool,
     standing: i32,
     must_register: bool,
     ended_with: Option<ErrorCode>,
@@ -65,6 +68,10 @@ struct State {
     has_failed_disk: bool,
     /// Its disk missed a registration.
     has_returning_disk: bool,
+    /// Its disk was listed completely since it returned.
+    is_listed: bool,
+    /// For each order to settle its disk, whether the disk had been listed.
+    settlements: Vec<bool>,
     takes_no_more: bool,
     lists_incompletely: bool,
 }
@@ -330,14 +337,14 @@ impl FakeDataNode {
 
     /// Writes a replica and seals its receipt, as at the end of a session.
     pub(crate) fn write(&self, chunk: ChunkId, data: &[u8]) -> Receipt {
-        self.write_sum(chunk, data.len() as u64, Crc32c::of(data))
+        self.write_sum(chunk, data.len() as u64, Crc32c::of(data), Sha256::of(data))
     }
 
-    fn write_sum(&self, chunk: ChunkId, length: u64, crc32c: Crc32c) -> Receipt {
+    fn write_sum(&self, chunk: ChunkId, length: u64, crc32c: Crc32c, sha256: Sha256) -> Receipt {
         let mut state = self.state.lock().unwrap();
         let stamp = Stamp(state.next_stamp);
         state.next_stamp += 1;
-        state.replicas.insert(chunk, HeldReplica { length, crc32c, stamp });
+        state.replicas.insert(chunk, HeldReplica { length, crc32c, sha256, stamp });
         let unsealed = Receipt {
             part: dfs_types::Part::WHOLE,
             chunk,
@@ -499,9 +506,52 @@ impl FakeDataNode {
         v1::VerifyReplicaResponse { verdict: Some(verdict), proof }
     }
 
+    /// Gives a replica a new stamp and vouches for it.
+    fn adopt(&self, request: &v1::AdoptReplicaRequest) -> Result<v1::AdoptReplicaResponse, Status> {
+        let replica = request.replica.clone().unwrap();
+        let chunk = ChunkId::from_slice(&replica.chunk_id).unwrap();
+        let held = self.holds(chunk).filter(|held| held.stamp.0 == replica.stamp);
+        let held = held.ok_or_else(|| Status::not_found("no such replica"))?;
+        if self.state.lock().unwrap().bad.contains(&(chunk, held.stamp)) {
+            return Err(Failure::new(ErrorCode::Corrupt, "it is bad").into());
+        }
+        let receipt = self.write_sum(chunk, held.length, held.crc32c, held.sha256);
+        if self.state.lock().unwrap().loses_adoptions {
+            return Err(Status::unavailable("the reply is lost"));
+        }
+        let adopted = self.name(chunk, receipt.stamp);
+        let proof = Some(self.proof(adopted, request.generation));
+        Ok(v1::AdoptReplicaResponse { adopted: Some(to_wire(&receipt)), proof })
+    }
+
+    /// Loses the replies to orders to adopt a replica.
+    pub(crate) fn lose_adoptions(&self, loses: bool) {
+        self.state.lock().unwrap().loses_adoptions = loses;
+    }
+
+    /// Turns a replica bad unnoticed.
+    pub(crate) fn rot(&self, chunk: ChunkId) {
+        let mut state = self.state.lock().unwrap();
+        let stamp = state.replicas[&chunk].stamp;
+        state.bad.insert((chunk, stamp));
+    }
+
+    /// Returns the stamp of the next replica.
+    pub(crate) fn next_stamp(&self) -> Stamp {
+        let mut state = self.state.lock().unwrap();
+        state.next_stamp += 1;
+        Stamp(state.next_stamp - 1)
+    }
+
     /// Takes its disk out of service, or back into it.
     pub(crate) fn return_disk(&self) {
-        self.state.lock().unwrap().has_returning_disk = true;
+        let mut state = self.state.lock().unwrap();
+        (state.has_returning_disk, state.is_listed) = (true, false);
+    }
+
+    /// Returns for each order to settle its disk whether the disk had been listed before.
+    pub(crate) fn settlements(&self) -> Vec<bool> {
+        self.state.lock().unwrap().settlements.clone()
     }
 
     pub(crate) fn set_failed_disk(&self, is_failed: bool) {
@@ -530,8 +580,10 @@ impl FakeDataNode {
     fn build(&self, request: &v1::BuildReplicaRequest) -> v1::BuildReplicaResponse {
         let chunk = ChunkId::from_slice(&request.chunk_id).unwrap();
         let mut response = v1::BuildReplicaResponse::default();
-        let replaces = request.replaces.as_ref().map(|replica| replica.stamp);
-        if let Some(held) = self.holds(chunk).filter(|held| Some(held.stamp.0) != replaces) {
+        let is_replaced = |held: &HeldReplica| {
+            request.replaces.iter().any(|replica| replica.stamp == held.stamp.0)
+        };
+        if let Some(held) = self.holds(chunk).filter(|held| !is_replaced(held)) {
             let replica = Some(v1::ReplicaRef {
                 chunk_id: request.chunk_id.clone(),
                 part: 0,
@@ -549,7 +601,7 @@ impl FakeDataNode {
             let held = node.holds(chunk).filter(|held| held.stamp.0 == named.stamp);
             if let Some(held) = held {
                 node.state.lock().unwrap().replicated.push(chunk);
-                let receipt = self.write_sum(chunk, held.length, held.crc32c);
+                let receipt = self.write_sum(chunk, held.length, held.crc32c, held.sha256);
                 let built = self.name(chunk, receipt.stamp);
                 let built = v1::ReplicaRef { disk_id: to_wire(&receipt).disk_id, ..built };
                 response.proof = Some(self.proof(built, request.generation));

@@ -1,16 +1,17 @@
 //! Builds a replica of a chunk from those of other nodes, as ordered by a coordinator.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use dfs_chunkstore::ChunkHeader;
+use dfs_chunkstore::{ChunkHeader, SealedChunk};
 use dfs_proto::v1::build_replica_response::Outcome;
 use dfs_proto::wire;
 use dfs_proto::{Failure, FieldError, v1};
 use dfs_streamer::grpc::dropped_to_wire;
 use dfs_streamer::{Ack, Dropped, SenderConfig, Session, SessionConfig};
 use dfs_types::{
-    BLOCK_SIZE, CHUNK_SIZE_MAX, ChunkId, ChunkSeal, Crc32c, ErrorCode, Generation, InodeId, Part,
-    Receipt, ReplicaRef,
+    BLOCK_SIZE, CHUNK_SIZE_MAX, ChunkId, ChunkSeal, Crc32c, DiskId, ErrorCode, Generation, InodeId,
+    Part, Receipt, ReplicaRef,
 };
 use futures_util::StreamExt as _;
 use tokio::sync::oneshot;
@@ -34,20 +35,20 @@ pub(super) async fn run(
     }
     let mut sources = sources(request.sources, chunk)?;
     let generation = Generation(request.generation);
-    let replaces = match request.replaces {
-        Some(replica) => Some(wire::replica("replaces", Some(replica))?),
-        None => None,
-    };
+    let replaces = wire::at_most("replaces", request.replaces, REPLICAS_MAX as usize)?;
+    let replaces = replaces.into_iter().map(|replica| wire::replica("replaces", Some(replica)));
+    let replaces = replaces.collect::<Result<BTreeSet<_>, _>>()?;
     let held = node.store.replicas(chunk).await.map_err(Error::from)?;
-    let replaced = held.first().copied();
-    if let Some(other) = held.iter().find(|replica| Some(replica.replica()) != replaces) {
+    if let Some(other) = held.iter().find(|replica| !replaces.contains(&replica.replica())) {
         let existing = v1::ExistingReplica {
             replica: Some(other.replica().into()),
             is_set_aside: other.is_set_aside,
         };
         return Ok(response(Some(Outcome::Existing(existing)), Vec::new()));
     }
-    sources.extend(replaced.map(Source::Local));
+    // The others stay: the coordinator decides about them.
+    let replaced = place_of(node, &held);
+    sources.extend(held.into_iter().map(Source::Local));
     if sources.is_empty() {
         return Err(FieldError::new("sources", "is empty").into());
     }
@@ -115,6 +116,16 @@ pub(super) async fn run(
         }
     }
     Err(Failure::new(ErrorCode::Internal, "the build was interrupted"))
+}
+
+/// Returns the replica whose place the new one takes: one on a disk that takes chunks, if possible.
+fn place_of(node: &Node, held: &[SealedChunk]) -> Option<SealedChunk> {
+    let usage = node.store.usage();
+    let takes_chunks = |disk: DiskId| {
+        usage.iter().any(|it| it.disk == disk && it.state.takes_chunks() && !it.is_full)
+    };
+    let best = held.iter().find(|replica| takes_chunks(replica.disk));
+    best.or_else(|| held.first()).copied()
 }
 
 fn response(outcome: Option<Outcome>, failed: Vec<Dropped>) -> v1::BuildReplicaResponse {

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::time::Duration;
 
 use dfs_chunkstore::{SealedChunk, StoreError};
 use dfs_proto::wire::{self, WireId as _};
@@ -9,65 +10,20 @@ use dfs_proto::{FieldError, v1};
 use dfs_transport::spawn_in_request;
 use dfs_types::{ChunkId, DiskId, ReplicaDigest};
 use futures_util::Stream;
+use tokio::time::Instant;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Status;
 
-use super::pace::PacedSender;
+use super::pace::{Ended, PacedSender};
 use crate::Error;
-use crate::node::{LISTING_STEP, Node};
+use crate::node::Node;
 use crate::orders::Authorised;
+use crate::walk::{ChunkRange, Walk};
 
 /// Approximate bytes of a replica in a listing.
 const LISTED_BYTES: u64 = 100;
-
-/// A range of chunks.
-#[derive(Debug, Clone, Copy)]
-struct Range {
-    from: ChunkId,
-    /// Exclusive; `None` for no end.
-    to: Option<ChunkId>,
-}
-
-impl Range {
-    fn parse(from: &[u8], to: &[u8]) -> Result<Self, FieldError> {
-        let from = wire::optional_id("from", from)?.unwrap_or(ChunkId::MIN);
-        Ok(Self { from, to: wire::optional_id("to", to)? })
-    }
-
-    fn contains(self, chunk: ChunkId) -> bool {
-        chunk >= self.from && self.to.is_none_or(|to| chunk < to)
-    }
-}
-
-/// A walk over the replicas in a range.
-struct Walk<'a> {
-    node: &'a Node,
-    range: Range,
-    /// The last chunk read.
-    after: Option<ChunkId>,
-    is_over: bool,
-}
-
-impl<'a> Walk<'a> {
-    fn new(node: &'a Node, range: Range) -> Self {
-        let after = range.from.0.checked_sub(1).map(ChunkId);
-        Self { node, range, after, is_over: false }
-    }
-
-    /// Returns the next replicas; `None` at the end.
-    async fn next(&mut self) -> Result<Option<Vec<SealedChunk>>, StoreError> {
-        if self.is_over {
-            return Ok(None);
-        }
-        let mut found = self.node.store.list(self.after, LISTING_STEP).await?;
-        // A page may have any length but 0 before the end.
-        let last = found.last().map(|replica| replica.chunk);
-        found.retain(|replica| self.range.contains(replica.chunk));
-        self.is_over = !last.is_some_and(|last| self.range.contains(last));
-        self.after = last;
-        Ok(Some(found))
-    }
-}
+/// Interval of showing progress.
+const PROGRESS_EVERY: Duration = Duration::from_secs(1);
 
 /// Returns the disks in service.
 fn in_service(node: &Node) -> BTreeSet<DiskId> {
@@ -75,37 +31,59 @@ fn in_service(node: &Node) -> BTreeSet<DiskId> {
     disks.map(|disk| disk.disk).collect()
 }
 
-/// Returns a digest of the replicas on each disk that is in service throughout.
-pub(super) async fn digests(
-    node: &Node,
+/// Sends a digest of the replicas on each disk that is in service throughout, once all are known.
+pub(super) fn digests(
+    node: &Arc<Node>,
     order: Authorised<v1::InventoryRequest>,
-) -> Result<v1::InventoryResponse, Error> {
+) -> Result<impl Stream<Item = Result<v1::InventoryPage, Status>> + use<>, Error> {
     let request = order.into_inner();
-    let range = Range::parse(&request.from, &request.to)?;
-    let _permit = node.calls.listings.enter()?;
-    let mut disks: BTreeMap<DiskId, ReplicaDigest> = BTreeMap::new();
-    disks.extend(in_service(node).into_iter().map(|disk| (disk, ReplicaDigest::default())));
-    let mut walk = Walk::new(node, range);
-    while let Some(replicas) = walk.next().await? {
-        let cycle = request.cycle;
-        let hash = move || {
-            for SealedChunk { chunk, stamp, disk, .. } in replicas {
-                if let Some(digest) = disks.get_mut(&disk) {
-                    digest.add(cycle, chunk, dfs_types::Part::WHOLE, stamp);
+    let (range, cycle) = (parse_range(&request.from, &request.to)?, request.cycle);
+    let permit = node.calls.listings.enter()?;
+    let (mut pages, outgoing) = PacedSender::channel(1);
+    let node = node.clone();
+    spawn_in_request(async move {
+        let _permit = permit;
+        let mut disks: BTreeMap<DiskId, ReplicaDigest> = BTreeMap::new();
+        disks.extend(in_service(&node).into_iter().map(|disk| (disk, ReplicaDigest::default())));
+        let mut walk = Walk::new(&node, range);
+        let mut progress = Instant::now();
+        loop {
+            let replicas = match walk.next().await {
+                Ok(Some(replicas)) => replicas,
+                Ok(None) => break,
+                Err(error) => return pages.fail(error),
+            };
+            let hash = move || {
+                for SealedChunk { chunk, stamp, disk, .. } in replicas {
+                    if let Some(digest) = disks.get_mut(&disk) {
+                        digest.add(cycle, chunk, dfs_types::Part::WHOLE, stamp);
+                    }
                 }
+                disks
+            };
+            disks = match node.pool.run(hash).await {
+                Ok(disks) => disks,
+                Err(error) => return pages.fail(StoreError::from(error)),
+            };
+            if progress.elapsed() >= PROGRESS_EVERY {
+                progress = Instant::now();
+                pages = match pages.send(v1::InventoryPage::default(), 0).await {
+                    Ok(pages) => pages,
+                    Err(Ended) => return,
+                };
             }
-            disks
-        };
-        disks = node.pool.run(hash).await.map_err(StoreError::from)?;
-    }
-    let still = in_service(node);
-    disks.retain(|disk, _| still.contains(disk));
-    let disks = disks.into_iter().map(|(disk, digest)| v1::DiskDigest {
-        disk_id: disk.to_wire(),
-        count: digest.count,
-        sum: digest.sum,
+        }
+        let still = in_service(&node);
+        disks.retain(|disk, _| still.contains(disk));
+        let disks = disks.into_iter().map(|(disk, digest)| v1::DiskDigest {
+            disk_id: disk.to_wire(),
+            count: digest.count,
+            sum: digest.sum,
+        });
+        let page = v1::InventoryPage { disks: disks.collect(), is_last: true };
+        drop(pages.send(page, 0).await);
     });
-    Ok(v1::InventoryResponse { disks: disks.collect() })
+    Ok(ReceiverStream::new(outgoing))
 }
 
 /// Lists replicas, page by page as the caller reads them.
@@ -114,18 +92,19 @@ pub(super) fn list(
     order: Authorised<v1::ListChunksRequest>,
 ) -> Result<impl Stream<Item = Result<v1::ChunkListPage, Status>> + use<>, Error> {
     let request = order.into_inner();
-    let range = Range::parse(&request.from, &request.to)?;
+    let range = parse_range(&request.from, &request.to)?;
     let disk = wire::optional_id::<DiskId>("disk_id", &request.disk_id)?;
     let permit = node.calls.listings.enter()?;
     let (mut pages, outgoing) = PacedSender::channel(1);
     let node = node.clone();
     spawn_in_request(async move {
         let _permit = permit;
-        let serves = |node: &Node| disk.is_none_or(|disk| node.proves_absence(disk));
+        let serves = |node: &Node| disk.is_none_or(|disk| in_service(node).contains(&disk));
         let was_in_service = serves(&node);
         // Taken before the index is read.
         let verdict = node.store.verdict_number();
         let mut walk = Walk::new(&node, range);
+        let mut progress = Instant::now();
         loop {
             let found = match walk.next().await {
                 Ok(found) => found,
@@ -135,9 +114,10 @@ pub(super) fn list(
             let found = found.unwrap_or_default();
             let is_listed = |replica: &&SealedChunk| disk.is_none_or(|disk| replica.disk == disk);
             let chunks: Vec<_> = found.iter().filter(is_listed).map(listed).collect();
-            if chunks.is_empty() && !is_end {
+            if chunks.is_empty() && !is_end && progress.elapsed() < PROGRESS_EVERY {
                 continue;
             }
+            progress = Instant::now();
             let bytes = chunks.len() as u64 * LISTED_BYTES;
             let is_last = is_end && was_in_service && serves(&node);
             let page = v1::ChunkListPage { chunks, is_last, verdict };
@@ -150,6 +130,11 @@ pub(super) fn list(
     Ok(ReceiverStream::new(outgoing))
 }
 
+fn parse_range(from: &[u8], to: &[u8]) -> Result<ChunkRange, FieldError> {
+    let from = wire::optional_id("from", from)?.unwrap_or(ChunkId::MIN);
+    Ok(ChunkRange { from, to: wire::optional_id("to", to)? })
+}
+
 fn listed(replica: &SealedChunk) -> v1::ListedChunk {
     v1::ListedChunk {
         replica: Some(replica.replica().into()),
@@ -157,6 +142,5 @@ fn listed(replica: &SealedChunk) -> v1::ListedChunk {
         crc32c: replica.seal.crc32c.0,
         sha256: bytes::Bytes::copy_from_slice(&replica.seal.sha256.0),
         is_set_aside: replica.is_set_aside,
-        quarantined_ms: 0,
     }
 }

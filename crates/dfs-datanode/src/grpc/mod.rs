@@ -1,5 +1,6 @@
 //! The service `DataNode`: each call parses the wire message once, delegates, and replies.
 
+mod adopt;
 mod build;
 mod bulk;
 mod disks;
@@ -55,6 +56,7 @@ type Answers<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 impl DataNode for Handler {
     type ChunkDataStreamStream = Answers<v1::ChunkAck>;
     type RetrieveChunkStream = Answers<v1::ChunkFrame>;
+    type InventoryStream = Answers<v1::InventoryPage>;
     type ListChunksStream = Answers<v1::ChunkListPage>;
 
     async fn prepare_chunk_upload(
@@ -105,6 +107,15 @@ impl DataNode for Handler {
         Ok(Response::new(replicas::verify(&self.0, order).await?))
     }
 
+    async fn adopt_replica(
+        &self,
+        request: Request<v1::AdoptReplicaRequest>,
+    ) -> Result<Response<v1::AdoptReplicaResponse>, Status> {
+        let (_, request) = split(request)?;
+        let order = self.0.authorise(&request.node_id.clone(), request)?;
+        Ok(Response::new(adopt::run(&self.0, order).await?))
+    }
+
     async fn delete_chunks(
         &self,
         request: Request<v1::DeleteChunksRequest>,
@@ -117,10 +128,10 @@ impl DataNode for Handler {
     async fn inventory(
         &self,
         request: Request<v1::InventoryRequest>,
-    ) -> Result<Response<v1::InventoryResponse>, Status> {
+    ) -> Result<Response<Self::InventoryStream>, Status> {
         let (_, request) = split(request)?;
         let order = self.0.authorise(&request.node_id.clone(), request)?;
-        Ok(Response::new(inventory::digests(&self.0, order).await?))
+        Ok(Response::new(Box::pin(inventory::digests(&self.0, order)?)))
     }
 
     async fn list_chunks(

@@ -217,7 +217,7 @@ async fn replica_is_built_from_the_good_blocks_of_bad_ones_and_takes_the_place_o
     }
     let [first, second, third] = &nodes[..] else { unreachable!() };
     let order = build(first, 1, &data(), &[second, third]).await;
-    let order = v1::BuildReplicaRequest { replaces: Some(replicas[0].clone()), ..order };
+    let order = v1::BuildReplicaRequest { replaces: vec![replicas[0].clone()], ..order };
     let request = sealed(1, order.clone());
     let built = first.client().build_replica(request).await.unwrap().into_inner();
     let Some(Outcome::Built(receipt)) = &built.outcome else { panic!("{built:?}") };
@@ -231,7 +231,7 @@ async fn replica_is_built_from_the_good_blocks_of_bad_ones_and_takes_the_place_o
         node.store.damage_blocks(&[7]);
     }
     let order = build(second, 1, &data(), &[first, third]).await;
-    let order = v1::BuildReplicaRequest { replaces: Some(replicas[1].clone()), ..order };
+    let order = v1::BuildReplicaRequest { replaces: vec![replicas[1].clone()], ..order };
     let request = sealed(2, order);
     let failed = second.client().build_replica(request).await.unwrap().into_inner();
     assert!(failed.outcome.is_none() && failed.failed.len() == 3, "{failed:?}");

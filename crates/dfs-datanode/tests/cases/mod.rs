@@ -1,5 +1,6 @@
 //! One file for each kind of behaviour.
 
+mod adopting;
 mod bounds;
 mod building;
 mod coordinators;

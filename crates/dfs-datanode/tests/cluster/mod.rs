@@ -240,6 +240,6 @@ pub(crate) async fn build(
         node_id: target.handle.node_id().to_wire(),
         order: None,
         generation: 1,
-        replaces: None,
+        replaces: Vec::new(),
     }
 }

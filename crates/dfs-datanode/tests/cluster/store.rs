@@ -43,6 +43,8 @@ pub(crate) struct TestStore {
     unreadable_blocks: watch::Sender<BTreeSet<u64>>,
     /// The disk is out of service: the store finds nothing on it.
     is_failed: watch::Sender<bool>,
+    /// The disk missed a registration.
+    is_returning: watch::Sender<bool>,
 }
 
 impl TestStore {
@@ -60,6 +62,7 @@ impl TestStore {
             bad_blocks: watch::Sender::default(),
             unreadable_blocks: watch::Sender::default(),
             is_failed: watch::Sender::new(false),
+            is_returning: watch::Sender::new(false),
         }
     }
 
@@ -81,6 +84,11 @@ impl TestStore {
     /// Takes the disk out of service, or back into it.
     pub(crate) fn set_failed(&self, is_failed: bool) {
         self.is_failed.send_replace(is_failed);
+    }
+
+    /// Makes the disk one that missed a registration.
+    pub(crate) fn return_disk(&self) {
+        self.is_returning.send_replace(true);
     }
 
     fn is_failed(&self) -> bool {
@@ -255,6 +263,10 @@ impl ChunkStore for TestStore {
         self.memory.reinstate(replica).await
     }
 
+    async fn restamp(&self, replica: ReplicaRef) -> Result<SealedChunk, StoreError> {
+        self.memory.restamp(replica).await
+    }
+
     fn verdict_number(&self) -> u64 {
         self.memory.verdict_number()
     }
@@ -286,6 +298,8 @@ impl ChunkStore for TestStore {
         for disk in &mut disks {
             if self.is_failed() {
                 disk.state = DiskState::Failed;
+            } else if *self.is_returning.borrow() {
+                disk.state = DiskState::Returning;
             }
         }
         disks

@@ -18,6 +18,7 @@ use crate::records::format::{Coordinators, StoreFormat, Upgrade};
 use crate::records::inode::{Content, File, Inode, Link, Times};
 use crate::records::setting::{ClientFloor, Cluster, Floor, Gc, Mark, NextDisk, NextInode};
 use crate::records::unlinked::Unlinked;
+use crate::records::unneeded::Unneeded;
 use crate::records::upload::Upload;
 use crate::records::work::Deletion;
 use crate::records::xattrs::{SeparateXattr, XattrValue};
@@ -263,6 +264,8 @@ impl<'a> Walk<'a> {
         } else if let Some(chunk) = keys::deletion_chunk(key) {
             self.read::<Deletion>(key, value);
             self.work.deletion_key(chunk, key, &mut self.report);
+        } else if keys::unneeded_parts(key).is_some() {
+            self.read::<Unneeded>(key, value);
         } else if keys::answer_client(key).is_some() {
             self.report.answers += u64::from(self.read::<Kept>(key, value).is_some());
         } else {

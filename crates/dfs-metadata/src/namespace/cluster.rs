@@ -1,6 +1,6 @@
 //! The cluster itself: init, open, settings.
 
-use std::sync::atomic::{AtomicBool, AtomicU64};
+use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
@@ -86,7 +86,7 @@ pub async fn init(
             put(keys::DISKS, NextDisk(DiskNumber::FIRST).encode(Level::FIRST)),
             put(keys::INODES, NextInode(InodeId::ROOT.next()).encode(Level::FIRST)),
             put(keys::FLOOR, Floor(ChunkId::MIN).encode(Level::FIRST)),
-            put(keys::GC, Gc { acknowledged: FIRST, batches: 0 }.encode(Level::FIRST)),
+            put(keys::GC, Gc { acknowledged: FIRST, ..Gc::default() }.encode(Level::FIRST)),
             put(keys::MOVES, Mark.encode(Level::FIRST)),
             put(keys::NAMES, Mark.encode(Level::FIRST)),
             put(keys::inode(InodeId::ROOT), root.encode(Level::FIRST)),
@@ -183,7 +183,6 @@ impl Namespace {
             disks: Mutex::default(),
             floor_ms: AtomicU64::default(),
             confirmed_clock: Mutex::new(ConfirmedClock::new(options.confirm_clock)),
-            may_delete: AtomicBool::default(),
         };
         let namespace = Self { inner: Arc::new(inner) };
         namespace.gc_floor(Scope::internal()).await?;

@@ -30,6 +30,7 @@ mod symlink;
 mod transaction;
 mod trash;
 mod undelete;
+mod unneeded;
 mod upgrade;
 mod upload;
 mod workers;
@@ -56,7 +57,7 @@ pub use chunk_records::{ChunkPage, ScanCursor, Unreadable, WorkPage};
 pub(crate) use cluster::refuse_unfinished;
 pub use cluster::{ClusterIdentity, ClusterState, InitOptions, find, init};
 pub use delete::Delete;
-pub use deletion_hold::GcStatus;
+pub use deletion_hold::{GcStatus, Hold};
 pub use directory::MakeDirectory;
 pub use disk_numbers::{DiskLocation, Disks};
 pub(crate) use format::read_cluster;
@@ -73,6 +74,7 @@ pub use safe_to_stop::{Holdings, Liveness, NodeIntentVersion, Safety, Shortfall,
 pub use stat::{DirectoryEntry, DirectoryPage};
 pub use symlink::MakeSymlink;
 pub use undelete::Undelete;
+pub use unneeded::{UnneededPage, UnneededReplica};
 pub use upgrade::{CoordinatorSightings, UpgradeStatus, UpgradeStep};
 pub use upload::{
     Confirm, NextPage, PLAN_LIFETIME, Placement, PlanUpload, PlannedChunk, Replan, UploadPlan,
@@ -143,8 +145,6 @@ struct Inner {
     floor_ms: std::sync::atomic::AtomicU64,
     /// What expires is judged by it.
     confirmed_clock: std::sync::Mutex<confirmed_clock::ConfirmedClock>,
-    /// Whether deletion is known to be acknowledged for this incarnation.
-    may_delete: std::sync::atomic::AtomicBool,
 }
 
 impl fmt::Debug for Namespace {

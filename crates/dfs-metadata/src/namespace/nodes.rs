@@ -75,7 +75,18 @@ impl Namespace {
                 return Err(Error::NodeTooOld { node, level, needed: least });
             }
             let disks = known.as_ref().map(|known| known.disks.clone()).unwrap_or_default();
-            let node = registered(request, known, admit)?;
+            let evidence = self.lost_commits(request, known.as_ref());
+            let node = match registered(request, known, admit) {
+                Err(error @ Error::UnknownNode(_)) if evidence.is_some() => {
+                    self.note_unknown_node(request.node).await?;
+                    return Err(error);
+                }
+                node => node?,
+            };
+            if let Some(evidence) = evidence {
+                tracing::error!(evidence, "commits of the metadata were lost: nothing is deleted");
+                tx.hold_deletion(evidence).await?;
+            }
             let node = Node { disks: tx.number_disks(disks, &request.disks).await?, ..node };
             tx.put(key, &node);
             let level = tx.format().format.written;
@@ -140,6 +151,19 @@ impl Namespace {
         all(&self.begin().await?).await
     }
 
+    /// Returns why the disks of a node prove that commits of this incarnation were lost, if they do:
+    /// they have a registration that the metadata never issued. Files that were written since may be
+    /// lost in the same way.
+    fn lost_commits(&self, request: &Registration, known: Option<&Node>) -> Option<String> {
+        let is_ours = |theirs: ClusterIdentity| theirs == self.inner.identity;
+        request.cluster.filter(|theirs| is_ours(*theirs))?;
+        let issued = known.map_or(RegistrationNumber(0), |it| it.pending.max(it.confirmed));
+        let (node, found) = (request.node, request.registration);
+        (found > issued).then(|| {
+            format!("datanode {node} has registration {found}, but only {issued} was issued")
+        })
+    }
+
     /// Refuses disks of another cluster or a newer incarnation.
     fn check_comes_from_here(&self, request: &Registration) -> Result<(), Error> {
         let Some(theirs) = request.cluster else { return Ok(()) };
@@ -159,9 +183,9 @@ impl Namespace {
 ///
 /// A number is used only once it is durable on all disks in service, so disks with a number below
 /// the one in use are an old image, or one of two clones: of those, only the one that registers
-/// last and then sends a heartbeat continues. Any greater number is legitimate: the reply to a
-/// later request may have been lost, or a full disk may have stopped the node between two disks.
-/// The new number is above all that were ever issued or written.
+/// last and then sends a heartbeat continues. Any greater number is accepted: the reply to a later
+/// request may have been lost, a full disk may have stopped the node between two disks, or commits
+/// were lost. The new number is above all that were ever issued or written.
 fn registered(request: &Registration, known: Option<Node>, admit: bool) -> Result<Node, Error> {
     let none = RegistrationNumber(0);
     let (id, found) = (request.node, request.registration);

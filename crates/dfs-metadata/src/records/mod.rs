@@ -10,6 +10,7 @@ pub(crate) mod node;
 pub(crate) mod setting;
 pub(crate) mod stat;
 pub(crate) mod unlinked;
+pub(crate) mod unneeded;
 pub(crate) mod upload;
 pub(crate) mod work;
 pub(crate) mod worker;

@@ -1,8 +1,8 @@
 //! Settings and counters of the cluster: `s/`.
 
 use dfs_types::{
-    ChunkId, ClientId, ClusterId, ClusterKeys, DiskNumber, Incarnation, InodeId, Replication,
-    SealKey,
+    ChunkId, ClientId, ClusterId, ClusterKeys, DiskNumber, Incarnation, InodeId, NodeId,
+    Replication, SealKey,
 };
 
 use crate::codec::{Reader, Record, Writer};
@@ -19,12 +19,19 @@ pub(crate) struct Cluster {
 pub(crate) struct Floor(pub(crate) ChunkId);
 
 /// `s/gc`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Gc {
     /// The incarnation of the metadata for which deletion was acknowledged.
     pub(crate) acknowledged: Incarnation,
     /// Batches of orphans whose deletion was authorised.
     pub(crate) batches: u64,
+    /// Number of times that deletion was put on hold.
+    pub(crate) holds: u64,
+    /// Why it is on hold; empty unless it is.
+    pub(crate) reason: String,
+    /// Nodes that are not in the metadata although they belong to its incarnation, the first of them
+    /// that were seen. They give no further reason.
+    pub(crate) unknown_nodes: Vec<NodeId>,
 }
 
 /// `s/client-floor`.
@@ -98,12 +105,22 @@ impl Record for Floor {
 
 impl Record for Gc {
     fn write(&self, out: &mut Writer) {
-        out.number(self.acknowledged.0);
-        out.number(self.batches);
+        let Self { acknowledged, batches, holds, reason, unknown_nodes } = self;
+        out.number(acknowledged.0);
+        out.number(*batches);
+        out.number(*holds);
+        out.bytes(reason.as_bytes());
+        out.list(unknown_nodes, |out, node| out.fixed(&node.to_bytes()));
     }
 
     fn read(input: &mut Reader<'_>) -> Option<Self> {
-        Some(Self { acknowledged: Incarnation(input.number()?), batches: input.number()? })
+        Some(Self {
+            acknowledged: Incarnation(input.number()?),
+            batches: input.number()?,
+            holds: input.number()?,
+            reason: input.text()?,
+            unknown_nodes: input.list(|input| input.wide().map(NodeId))?,
+        })
     }
 }
 

@@ -5,9 +5,9 @@ use std::time::Duration;
 use bytes::Bytes;
 use dfs_types::{
     Attributes, Change, ChunkId, ChunkSeal, ClusterId, ClusterKeys, CoordinatorId, Crc32c, DiskId,
-    DiskNumber, FileKind, FileTime, Generation, Incarnation, InodeId, Level, Name, NodeState, Part,
-    Redundancy, RegistrationNumber, Replication, Revision, SealKey, Sha256, Stamp, Timestamp,
-    XattrName,
+    DiskNumber, FileKind, FileTime, Generation, Incarnation, InodeId, Level, Name, NodeId,
+    NodeState, Part, Redundancy, RegistrationNumber, Replication, Revision, SealKey, Sha256, Stamp,
+    Timestamp, XattrName,
 };
 use proptest::collection::vec;
 use proptest::option;
@@ -22,6 +22,7 @@ use super::inode::{Content, Directory, File, Inode, Link, Times};
 use super::node::{Node, NodeDisk};
 use super::setting::{Cluster, Floor, Gc, Mark, NextInode};
 use super::unlinked::Unlinked;
+use super::unneeded::Unneeded;
 use super::upload::Upload;
 use super::worker::{WorkerControl, WorkerPause};
 use super::xattrs::{SeparateXattr, XattrValue, Xattrs};
@@ -189,8 +190,11 @@ stored! {
         .prop_map(|(wanted, blocked_by)| Upgrade { wanted, blocked_by });
     coordinators: Coordinators = vec(coordinator(), 0..3).prop_map(Coordinators);
     coordinator_entries: Coordinator = coordinator();
-    gc: Gc = (number(), number())
-        .prop_map(|(acknowledged, batches)| Gc { acknowledged: Incarnation(acknowledged), batches });
+    gc: Gc = (number(), number(), number(), ".*", vec(any::<u128>().prop_map(NodeId), 0..3))
+        .prop_map(|(acknowledged, batches, holds, reason, unknown_nodes)| {
+            Gc { acknowledged: Incarnation(acknowledged), batches, holds, reason, unknown_nodes }
+        });
+    unneeded: Unneeded = (time(), number()).prop_map(|(since, bytes)| Unneeded { since, bytes });
     floor: Floor = any::<u128>().prop_map(|id| Floor(ChunkId(id)));
     next_inode: NextInode = inode_id().prop_map(NextInode);
     mark: Mark = Just(Mark);

@@ -189,7 +189,7 @@ impl World {
 }
 
 fn listed() -> Listed {
-    Listed { seal: SEAL, is_set_aside: false, is_quarantined: false }
+    Listed { seal: SEAL, is_set_aside: false }
 }
 
 /// Observes a history: the record at `worlds[at[0]]`, the list at `at[1]`, and the rest at `at[2]`.
@@ -227,7 +227,7 @@ fn check(worlds: &[World]) -> usize {
                     Finding::Orphan | Finding::Surplus => {
                         assert!(!now.can_be_named(3), "{}", history());
                     }
-                    Finding::Adoptable | Finding::Back | Finding::Withheld => {
+                    Finding::Adoptable | Finding::Back => {
                         assert!(then.is_on_disk, "{}", history());
                     }
                 }
@@ -280,20 +280,17 @@ fn unchanged_differences_are_found() {
     use ReplicaMark::{Bad, Doomed, Gone, Sound};
     let found = listed();
     let set_aside = Listed { is_set_aside: true, ..found };
-    let quarantined = Listed { is_quarantined: true, ..found };
     let other_bytes = Listed { seal: ChunkSeal { length: 2, ..SEAL }, ..found };
     let named = |mark| chunk(&[(REPLICA, mark)], 1);
     let elsewhere = |mark| chunk(&[(OTHER, mark)], 1);
     let table = [
         (None, None, Finding::Consistent),
         (None, Some(&found), Finding::Orphan),
-        (None, Some(&quarantined), Finding::Orphan),
         (Some(named(Sound)), None, Finding::Gone),
         (Some(named(Bad)), None, Finding::Gone),
         (Some(named(Gone)), None, Finding::Consistent),
         (Some(named(Doomed)), None, Finding::Consistent),
         (Some(named(Sound)), Some(&found), Finding::Consistent),
-        (Some(named(Sound)), Some(&quarantined), Finding::Withheld),
         (Some(named(Bad)), Some(&set_aside), Finding::Consistent),
         (Some(named(Gone)), Some(&found), Finding::Back),
         (Some(named(Doomed)), Some(&found), Finding::Undeleted),

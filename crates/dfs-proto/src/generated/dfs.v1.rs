@@ -2898,10 +2898,11 @@ pub struct BuildReplicaRequest {
     /// Generation of the chunk's record, as read before the order.
     #[prost(uint64, tag = "10")]
     pub generation: u64,
-    /// A replica of the chunk on the node itself that the new one may replace: it stays until the new
-    /// one is complete, verified and durable. It is also a source.
-    #[prost(message, optional, tag = "11")]
-    pub replaces: ::core::option::Option<ReplicaRef>,
+    /// Replicas of the chunk on the node itself that the new one may replace, at most 16. It takes the
+    /// place of one of them, which stays until the new one is complete, verified and durable; the others
+    /// stay, for the coordinator to decide about. All of them are also sources.
+    #[prost(message, repeated, tag = "11")]
+    pub replaces: ::prost::alloc::vec::Vec<ReplicaRef>,
 }
 /// A replica to build from.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -2935,7 +2936,7 @@ pub mod build_replica_response {
         /// stamp.
         #[prost(message, tag = "1")]
         Built(super::Receipt),
-        /// A replica of the chunk already existed, and was left unchanged.
+        /// Another replica of the chunk already existed, and was left unchanged.
         #[prost(message, tag = "2")]
         Existing(super::ExistingReplica),
     }
@@ -2982,6 +2983,44 @@ pub struct VerifyReplicaResponse {
     #[prost(message, optional, tag = "1")]
     pub verdict: ::core::option::Option<ReplicaVerdict>,
     /// Set if the replica is sound.
+    #[prost(message, optional, tag = "2")]
+    pub proof: ::core::option::Option<ReadProof>,
+}
+/// Orders the node to vouch for a replica.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct AdoptReplicaRequest {
+    /// The replica, as listed.
+    #[prost(message, optional, tag = "1")]
+    pub replica: ::core::option::Option<ReplicaRef>,
+    /// Length of the whole chunk in bytes.
+    #[prost(uint64, tag = "2")]
+    pub length: u64,
+    /// crc32c of the whole chunk.
+    #[prost(fixed32, tag = "3")]
+    pub crc32c: u32,
+    /// sha256 of the whole chunk; 32 bytes.
+    #[prost(bytes = "bytes", tag = "4")]
+    pub sha256: ::prost::bytes::Bytes,
+    /// Generation of the chunk's record, as read before the order.
+    #[prost(uint64, tag = "5")]
+    pub generation: u64,
+    /// Epoch of the coordinator's worker lease; refused when older than one the node has seen.
+    #[prost(uint64, tag = "6")]
+    pub lease_epoch: u64,
+    /// The node of the call; 16 bytes. Another node at its address refuses.
+    #[prost(bytes = "bytes", tag = "7")]
+    pub node_id: ::prost::bytes::Bytes,
+    /// Seal of the coordinator.
+    #[prost(message, optional, tag = "8")]
+    pub order: ::core::option::Option<Order>,
+}
+/// The replica equals the chunk, and is durable.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct AdoptReplicaResponse {
+    /// Receipt under the new stamp.
+    #[prost(message, optional, tag = "1")]
+    pub adopted: ::core::option::Option<Receipt>,
+    /// Proof that every byte was read.
     #[prost(message, optional, tag = "2")]
     pub proof: ::core::option::Option<ReadProof>,
 }
@@ -3049,14 +3088,17 @@ pub struct InventoryRequest {
     #[prost(message, optional, tag = "6")]
     pub order: ::core::option::Option<Order>,
 }
-/// Digests of replicas.
+/// Digests of replicas, or progress.
 #[derive(Clone, PartialEq, ::prost::Message)]
-pub struct InventoryResponse {
-    /// One for each disk that was in service throughout.
+pub struct InventoryPage {
+    /// One for each disk that was in service throughout; none before the last message.
     #[prost(message, repeated, tag = "1")]
     pub disks: ::prost::alloc::vec::Vec<DiskDigest>,
+    /// Set on the last message.
+    #[prost(bool, tag = "2")]
+    pub is_last: bool,
 }
-/// A digest of the replicas on a disk in a range of chunks, without quarantined ones.
+/// A digest of the replicas on a disk in a range of chunks.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct DiskDigest {
     /// The disk; 16 bytes.
@@ -3114,7 +3156,7 @@ pub struct SettleDiskResponse {}
 /// A page of replicas in chunk order.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct ChunkListPage {
-    /// Replicas, at most 1,000.
+    /// Replicas, at most 1,000; none if the message only shows that the node is making progress.
     #[prost(message, repeated, tag = "1")]
     pub chunks: ::prost::alloc::vec::Vec<ListedChunk>,
     /// Set only on the last page, and only if the disk of the request was in service from the first
@@ -3144,9 +3186,6 @@ pub struct ListedChunk {
     /// Set if it was found bad and is not served.
     #[prost(bool, tag = "7")]
     pub is_set_aside: bool,
-    /// When it was quarantined, in milliseconds since 1970; 0 if it is not.
-    #[prost(uint64, tag = "8")]
-    pub quarantined_ms: u64,
 }
 /// Generated client implementations.
 pub mod data_node_client {
@@ -3380,6 +3419,33 @@ pub mod data_node_client {
                 .insert(GrpcMethod::new("dfs.v1.DataNode", "VerifyReplica"));
             self.inner.unary(req, path, codec).await
         }
+        /// Orders the node to vouch for a replica that it holds and no record names: the replica is made
+        /// durable under a new stamp and read end to end. Orders that name the old stamp no longer apply to
+        /// it. NOT_FOUND if there is none under this stamp, CORRUPT if it proved bad.
+        pub async fn adopt_replica(
+            &mut self,
+            request: impl tonic::IntoRequest<super::AdoptReplicaRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::AdoptReplicaResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/dfs.v1.DataNode/AdoptReplica",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("dfs.v1.DataNode", "AdoptReplica"));
+            self.inner.unary(req, path, codec).await
+        }
         /// Deletes replicas, each named by chunk and stamp.
         pub async fn delete_chunks(
             &mut self,
@@ -3405,12 +3471,13 @@ pub mod data_node_client {
                 .insert(GrpcMethod::new("dfs.v1.DataNode", "DeleteChunks"));
             self.inner.unary(req, path, codec).await
         }
-        /// Returns digests of the replicas on each disk, for a range of chunks.
+        /// Returns digests of the replicas on each disk, for a range of chunks. Messages before the last one
+        /// show that the node is making progress, however many replicas it holds.
         pub async fn inventory(
             &mut self,
             request: impl tonic::IntoRequest<super::InventoryRequest>,
         ) -> std::result::Result<
-            tonic::Response<super::InventoryResponse>,
+            tonic::Response<tonic::codec::Streaming<super::InventoryPage>>,
             tonic::Status,
         > {
             self.inner
@@ -3427,7 +3494,7 @@ pub mod data_node_client {
             );
             let mut req = request.into_request();
             req.extensions_mut().insert(GrpcMethod::new("dfs.v1.DataNode", "Inventory"));
-            self.inner.unary(req, path, codec).await
+            self.inner.server_streaming(req, path, codec).await
         }
         /// Lists sealed replicas of a range in chunk order, page by page.
         pub async fn list_chunks(
@@ -3556,6 +3623,16 @@ pub mod data_node_server {
             tonic::Response<super::VerifyReplicaResponse>,
             tonic::Status,
         >;
+        /// Orders the node to vouch for a replica that it holds and no record names: the replica is made
+        /// durable under a new stamp and read end to end. Orders that name the old stamp no longer apply to
+        /// it. NOT_FOUND if there is none under this stamp, CORRUPT if it proved bad.
+        async fn adopt_replica(
+            &self,
+            request: tonic::Request<super::AdoptReplicaRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::AdoptReplicaResponse>,
+            tonic::Status,
+        >;
         /// Deletes replicas, each named by chunk and stamp.
         async fn delete_chunks(
             &self,
@@ -3564,14 +3641,18 @@ pub mod data_node_server {
             tonic::Response<super::DeleteChunksResponse>,
             tonic::Status,
         >;
-        /// Returns digests of the replicas on each disk, for a range of chunks.
+        /// Server streaming response type for the Inventory method.
+        type InventoryStream: tonic::codegen::tokio_stream::Stream<
+                Item = std::result::Result<super::InventoryPage, tonic::Status>,
+            >
+            + std::marker::Send
+            + 'static;
+        /// Returns digests of the replicas on each disk, for a range of chunks. Messages before the last one
+        /// show that the node is making progress, however many replicas it holds.
         async fn inventory(
             &self,
             request: tonic::Request<super::InventoryRequest>,
-        ) -> std::result::Result<
-            tonic::Response<super::InventoryResponse>,
-            tonic::Status,
-        >;
+        ) -> std::result::Result<tonic::Response<Self::InventoryStream>, tonic::Status>;
         /// Server streaming response type for the ListChunks method.
         type ListChunksStream: tonic::codegen::tokio_stream::Stream<
                 Item = std::result::Result<super::ChunkListPage, tonic::Status>,
@@ -3936,6 +4017,51 @@ pub mod data_node_server {
                     };
                     Box::pin(fut)
                 }
+                "/dfs.v1.DataNode/AdoptReplica" => {
+                    #[allow(non_camel_case_types)]
+                    struct AdoptReplicaSvc<T: DataNode>(pub Arc<T>);
+                    impl<
+                        T: DataNode,
+                    > tonic::server::UnaryService<super::AdoptReplicaRequest>
+                    for AdoptReplicaSvc<T> {
+                        type Response = super::AdoptReplicaResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::AdoptReplicaRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as DataNode>::adopt_replica(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = AdoptReplicaSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
                 "/dfs.v1.DataNode/DeleteChunks" => {
                     #[allow(non_camel_case_types)]
                     struct DeleteChunksSvc<T: DataNode>(pub Arc<T>);
@@ -3986,11 +4112,12 @@ pub mod data_node_server {
                     struct InventorySvc<T: DataNode>(pub Arc<T>);
                     impl<
                         T: DataNode,
-                    > tonic::server::UnaryService<super::InventoryRequest>
+                    > tonic::server::ServerStreamingService<super::InventoryRequest>
                     for InventorySvc<T> {
-                        type Response = super::InventoryResponse;
+                        type Response = super::InventoryPage;
+                        type ResponseStream = T::InventoryStream;
                         type Future = BoxFuture<
-                            tonic::Response<Self::Response>,
+                            tonic::Response<Self::ResponseStream>,
                             tonic::Status,
                         >;
                         fn call(
@@ -4021,7 +4148,7 @@ pub mod data_node_server {
                                 max_decoding_message_size,
                                 max_encoding_message_size,
                             );
-                        let res = grpc.unary(method, req).await;
+                        let res = grpc.server_streaming(method, req).await;
                         Ok(res)
                     };
                     Box::pin(fut)
@@ -4844,9 +4971,6 @@ pub struct ReconciliationStatus {
     /// Their bytes.
     #[prost(uint64, tag = "4")]
     pub orphan_bytes: u64,
-    /// Replicas that disks had lost.
-    #[prost(uint64, tag = "5")]
-    pub gone: u64,
 }
 /// A node.
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -5232,6 +5356,10 @@ pub struct CheckReplicasResponse {
     /// Some of these chunks, at most 10,000; only at the end.
     #[prost(message, repeated, tag = "14")]
     pub damaged: ::prost::alloc::vec::Vec<DamagedChunk>,
+    /// Replicas not needed by their chunks that were deleted, after they were proven to be so twice and
+    /// another replica had been read.
+    #[prost(uint64, tag = "15")]
+    pub deleted_surplus: u64,
 }
 /// A chunk that is missing or degraded.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -5250,7 +5378,7 @@ pub struct DamagedChunk {
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct GcStatusRequest {}
 /// State of deletion.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct GcStatusResponse {
     /// Incarnation of the metadata; raised when it is restored or migrated.
     #[prost(uint64, tag = "1")]
@@ -5259,6 +5387,13 @@ pub struct GcStatusResponse {
     /// `incarnation`.
     #[prost(uint64, tag = "2")]
     pub acknowledged: u64,
+    /// Number of the evidence that commits were lost, for which nothing is deleted until it is
+    /// acknowledged; 0 for none.
+    #[prost(uint64, tag = "5")]
+    pub hold: u64,
+    /// What was found; empty for none.
+    #[prost(string, tag = "6")]
+    pub hold_reason: ::prost::alloc::string::String,
     /// Replicas recorded as waiting for deletion, of at most 100,000 chunks.
     #[prost(uint64, tag = "3")]
     pub doomed: u64,
@@ -5272,9 +5407,12 @@ pub struct AcknowledgeGcRequest {
     /// The cluster of the call; 16 bytes.
     #[prost(bytes = "bytes", tag = "1")]
     pub cluster_id: ::prost::bytes::Bytes,
-    /// The incarnation in the status that was looked at. Another current one is refused.
+    /// The incarnation in the status on which the decision is based. Another current one is refused.
     #[prost(uint64, tag = "2")]
     pub incarnation: u64,
+    /// The evidence in that status; 0 for none. Other evidence is refused.
+    #[prost(uint64, tag = "3")]
+    pub hold: u64,
 }
 /// Deletion is permitted.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]

@@ -51,6 +51,8 @@ pub enum Method {
     BuildReplica,
     /// `/dfs.v1.DataNode/VerifyReplica`
     VerifyReplica,
+    /// `/dfs.v1.DataNode/AdoptReplica`
+    AdoptReplica,
     /// `/dfs.v1.DataNode/DeleteChunks`
     DeleteChunks,
     /// `/dfs.v1.DataNode/Inventory`
@@ -128,6 +130,7 @@ impl Method {
         Self::ReportCorrupt,
         Self::BuildReplica,
         Self::VerifyReplica,
+        Self::AdoptReplica,
         Self::DeleteChunks,
         Self::Inventory,
         Self::ListChunks,
@@ -181,6 +184,7 @@ impl Method {
             Self::ReportCorrupt => "ReportCorrupt",
             Self::BuildReplica => "BuildReplica",
             Self::VerifyReplica => "VerifyReplica",
+            Self::AdoptReplica => "AdoptReplica",
             Self::DeleteChunks => "DeleteChunks",
             Self::Inventory => "Inventory",
             Self::ListChunks => "ListChunks",
@@ -235,6 +239,7 @@ impl Method {
             Self::ReportCorrupt => "/dfs.v1.DataNode/ReportCorrupt",
             Self::BuildReplica => "/dfs.v1.DataNode/BuildReplica",
             Self::VerifyReplica => "/dfs.v1.DataNode/VerifyReplica",
+            Self::AdoptReplica => "/dfs.v1.DataNode/AdoptReplica",
             Self::DeleteChunks => "/dfs.v1.DataNode/DeleteChunks",
             Self::Inventory => "/dfs.v1.DataNode/Inventory",
             Self::ListChunks => "/dfs.v1.DataNode/ListChunks",
@@ -289,6 +294,7 @@ impl Method {
             "/dfs.v1.DataNode/ReportCorrupt" => Self::ReportCorrupt,
             "/dfs.v1.DataNode/BuildReplica" => Self::BuildReplica,
             "/dfs.v1.DataNode/VerifyReplica" => Self::VerifyReplica,
+            "/dfs.v1.DataNode/AdoptReplica" => Self::AdoptReplica,
             "/dfs.v1.DataNode/DeleteChunks" => Self::DeleteChunks,
             "/dfs.v1.DataNode/Inventory" => Self::Inventory,
             "/dfs.v1.DataNode/ListChunks" => Self::ListChunks,

@@ -30,6 +30,7 @@ impl data_node_server::DataNode for OneSession {
     type ChunkDataStreamStream = Streamed<v1::ChunkAck>;
     type RetrieveChunkStream = Streamed<v1::ChunkFrame>;
     type ListChunksStream = Streamed<v1::ChunkListPage>;
+    type InventoryStream = Streamed<v1::InventoryPage>;
 
     async fn chunk_data_stream(
         &self,
@@ -95,10 +96,17 @@ impl data_node_server::DataNode for OneSession {
         Err(Status::unimplemented(""))
     }
 
+    async fn adopt_replica(
+        &self,
+        _: Request<v1::AdoptReplicaRequest>,
+    ) -> Result<Response<v1::AdoptReplicaResponse>, Status> {
+        Err(Status::unimplemented(""))
+    }
+
     async fn inventory(
         &self,
         _request: Request<v1::InventoryRequest>,
-    ) -> Result<Response<v1::InventoryResponse>, Status> {
+    ) -> Result<Response<Self::InventoryStream>, Status> {
         Err(Status::unimplemented(""))
     }
 

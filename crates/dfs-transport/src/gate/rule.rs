@@ -68,7 +68,8 @@ pub const fn rule(method: Method) -> Rule {
         Method::PrepareChunkUpload => Rule::Capability(Access::Write),
         Method::RetrieveChunk | Method::ReportCorrupt => Rule::Capability(Access::Read),
         Method::ChunkDataStream => Rule::Session,
-        Method::BuildReplica
+        Method::AdoptReplica
+        | Method::BuildReplica
         | Method::VerifyReplica
         | Method::DeleteChunks
         | Method::Inventory

@@ -286,9 +286,18 @@ impl DataNode for FakeDataNode {
         Err(Status::unimplemented(""))
     }
 
+    async fn adopt_replica(
+        &self,
+        _: Request<v1::AdoptReplicaRequest>,
+    ) -> Answered<v1::AdoptReplicaResponse> {
+        Err(Status::unimplemented(""))
+    }
+
     type ListChunksStream = Answers<v1::ChunkListPage>;
 
-    async fn inventory(&self, _: Request<v1::InventoryRequest>) -> Answered<v1::InventoryResponse> {
+    type InventoryStream = Answers<v1::InventoryPage>;
+
+    async fn inventory(&self, _: Request<v1::InventoryRequest>) -> Answered<Self::InventoryStream> {
         Err(Status::unimplemented(""))
     }
 

@@ -50,6 +50,7 @@ impl DataNode for FakeRelay {
     type ChunkDataStreamStream = Answers<v1::ChunkAck>;
     type RetrieveChunkStream = Answers<v1::ChunkFrame>;
     type ListChunksStream = Answers<v1::ChunkListPage>;
+    type InventoryStream = Answers<v1::InventoryPage>;
 
     async fn prepare_chunk_upload(
         &self,
@@ -115,7 +116,14 @@ impl DataNode for FakeRelay {
         Err(Status::unimplemented(""))
     }
 
-    async fn inventory(&self, _: Request<v1::InventoryRequest>) -> Answered<v1::InventoryResponse> {
+    async fn adopt_replica(
+        &self,
+        _: Request<v1::AdoptReplicaRequest>,
+    ) -> Answered<v1::AdoptReplicaResponse> {
+        Err(Status::unimplemented(""))
+    }
+
+    async fn inventory(&self, _: Request<v1::InventoryRequest>) -> Answered<Self::InventoryStream> {
         Err(Status::unimplemented(""))
     }
 

@@ -1,21 +1,25 @@
 //! Orders of the comparison.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use dfs_metadata::engine::lease::LeaseGrant;
+use dfs_metadata::namespace::Chunk;
 use dfs_metadata::replica_findings::Listed;
 use dfs_proto::wire::{self, WireId};
 use dfs_proto::{Failure, FieldError, v1};
 use dfs_types::{
-    ChunkId, ChunkSeal, Crc32c, DiskId, ErrorCode, NodeId, Part, ReplicaDigest, Stamp, Timestamp,
+    ChunkId, ChunkSeal, Crc32c, DiskId, ErrorCode, NodeId, Part, Receipt, ReplicaDigest,
+    ReplicaRef, Stamp,
 };
 use tokio::time::timeout;
+use tonic::Streaming;
 
 use crate::core::Core;
-use crate::workers::orders::{ORDER_TIMEOUT, order, within};
+use crate::workers::orders::{ORDER_TIMEOUT, SLOWEST, order, within};
 
-/// Replicas listed at most: more than a window has records, and room for orphans.
-const LISTED_MAX: usize = 4 << 20;
+/// Replicas in a list at most: more than a window has records, and room for unneeded ones.
+const LISTED_MAX: usize = 1 << 17;
 /// Disks per node at most.
 const DISKS_MAX: usize = 64;
 
@@ -35,18 +39,22 @@ pub(super) type Name = (ChunkId, Part, Stamp);
 pub(super) struct Listing {
     /// Number of verdicts that follow from the list.
     pub(super) verdict: u64,
-    pub(super) replicas: BTreeMap<Name, ListedReplica>,
+    pub(super) replicas: BTreeMap<Name, Listed>,
 }
 
-/// A replica in a list.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct ListedReplica {
-    pub(super) listed: Listed,
-    /// When it was quarantined, if it is.
-    pub(super) quarantined: Option<Timestamp>,
+/// Outcome of a list.
+#[derive(Debug)]
+pub(super) enum ListOutcome {
+    /// The list is complete.
+    Complete(Listing),
+    /// The disk holds more replicas than a list may have: those of chunks before this one fit.
+    TooLong(ChunkId),
+    /// The disk was not in service throughout.
+    Incomplete,
 }
 
-/// Returns the digests of the disks of a node that are in service.
+/// Returns the digests of the disks of a node that are in service. The node reports progress, so that
+/// it may take as long as it needs.
 pub(super) async fn inventory(
     core: &Core,
     lease: &LeaseGrant,
@@ -63,8 +71,14 @@ pub(super) async fn inventory(
         order: None,
     };
     let (mut client, request) = order(core, node, request)?;
-    let answer = within(ORDER_TIMEOUT, client.inventory(request)).await?;
-    let disks = wire::at_most("disks", answer.disks, DISKS_MAX)?;
+    let mut pages = within(ORDER_TIMEOUT, client.inventory(request)).await?;
+    let disks = loop {
+        let page = next_page(&mut pages).await?;
+        let page = page.ok_or_else(interrupted)?;
+        if page.is_last {
+            break wire::at_most("disks", page.disks, DISKS_MAX)?;
+        }
+    };
     let digest = |disk: v1::DiskDigest| {
         let id = wire::id("disks.disk_id", &disk.disk_id)?;
         Ok((id, ReplicaDigest { count: disk.count, sum: disk.sum }))
@@ -72,14 +86,13 @@ pub(super) async fn inventory(
     disks.into_iter().map(digest).collect()
 }
 
-/// Lists the replicas of a disk. `None` if the list is incomplete: the disk was not in service
-/// throughout, or holds more replicas than expected.
+/// Lists the replicas of a disk.
 pub(super) async fn list(
     core: &Core,
     lease: &LeaseGrant,
     (node, disk): (NodeId, DiskId),
     range: Range,
-) -> Result<Option<Listing>, Failure> {
+) -> Result<ListOutcome, Failure> {
     let request = v1::ListChunksRequest {
         from: range.from.to_wire(),
         to: range.to.map(WireId::to_wire).unwrap_or_default(),
@@ -93,10 +106,7 @@ pub(super) async fn list(
     let mut listing = Listing { verdict: 0, replicas: BTreeMap::new() };
     let mut is_complete = false;
     loop {
-        let page = timeout(ORDER_TIMEOUT, pages.message()).await;
-        let silent = |_| Failure::new(ErrorCode::Unavailable, "the listing was interrupted");
-        let page = page.map_err(silent)?.map_err(|status| Failure::from_status(&status))?;
-        let Some(page) = page else { break };
+        let Some(page) = next_page(&mut pages).await? else { break };
         listing.verdict = page.verdict;
         is_complete = page.is_last;
         for found in page.chunks {
@@ -107,24 +117,63 @@ pub(super) async fn list(
             let name = (replica.chunk, replica.part, replica.stamp);
             listing.replicas.insert(name, parse(&found)?);
         }
-        if listing.replicas.len() > LISTED_MAX {
-            return Ok(None);
+        if listing.replicas.len() > LISTED_MAX
+            && let Some(((last, ..), _)) = listing.replicas.last_key_value()
+        {
+            return Ok(ListOutcome::TooLong(*last));
         }
     }
-    Ok(is_complete.then_some(listing))
+    Ok(if is_complete { ListOutcome::Complete(listing) } else { ListOutcome::Incomplete })
 }
 
-fn parse(found: &v1::ListedChunk) -> Result<ListedReplica, FieldError> {
+/// Waits for the next page of a stream; `None` at its end.
+async fn next_page<T>(pages: &mut Streaming<T>) -> Result<Option<T>, Failure> {
+    let page = timeout(ORDER_TIMEOUT, pages.message()).await;
+    page.map_err(|_| interrupted())?.map_err(|status| Failure::from_status(&status))
+}
+
+fn interrupted() -> Failure {
+    Failure::new(ErrorCode::Unavailable, "the node stopped replying")
+}
+
+fn parse(found: &v1::ListedChunk) -> Result<Listed, FieldError> {
     let seal = ChunkSeal {
         length: found.length,
         crc32c: Crc32c(found.crc32c),
         sha256: wire::sha256("chunks.sha256", &found.sha256)?,
     };
-    let is_quarantined = found.quarantined_ms != 0;
-    Ok(ListedReplica {
-        listed: Listed { seal, is_set_aside: found.is_set_aside, is_quarantined },
-        quarantined: is_quarantined.then(|| Timestamp::from_millis(found.quarantined_ms)),
-    })
+    Ok(Listed { seal, is_set_aside: found.is_set_aside })
+}
+
+/// Orders a node to vouch for a replica that no record names. Returns the receipt of the replica
+/// under its new stamp.
+pub(super) async fn adopt(
+    core: &Core,
+    lease: &LeaseGrant,
+    node: NodeId,
+    replica: ReplicaRef,
+    record: &Chunk,
+) -> Result<Receipt, Failure> {
+    let ChunkSeal { length, crc32c, sha256 } = record.seal;
+    let request = v1::AdoptReplicaRequest {
+        replica: Some(replica.into()),
+        length,
+        crc32c: crc32c.0,
+        sha256: bytes::Bytes::copy_from_slice(&sha256.0),
+        generation: record.generation.0,
+        lease_epoch: lease.epoch.0,
+        node_id: node.to_wire(),
+        order: None,
+    };
+    let (mut client, request) = order(core, node, request)?;
+    let limit = ORDER_TIMEOUT + Duration::from_secs(length / SLOWEST);
+    let answer = within(limit, client.adopt_replica(request)).await?;
+    let receipt = wire::receipt("adopted", wire::required("adopted", answer.adopted)?)?;
+    let adopted = (receipt.node, receipt.chunk, receipt.part, receipt.disk);
+    if adopted != (node, replica.chunk, replica.part, replica.disk) {
+        return Err(FieldError::new("adopted", "belongs to another replica").into());
+    }
+    Ok(receipt)
 }
 
 /// Orders a node to return a disk to full service.

@@ -9,45 +9,45 @@
 //! | named, but not on the disk | recorded as gone, so that repair builds another |
 //! | recorded as gone, but on the disk | recorded as sound again |
 //! | on the disk, without a record | deleted after a second proof a day later |
-//! | on the disk, not named by the record of its chunk | counted |
+//! | on the disk, not named by the record of its chunk, which lacks it | verified and named |
+//! | on the disk, not named by the record of its chunk, which lacks none | deleted in the same way, once another replica has been read |
 //!
 //! A cycle begins once a day, soon after nodes have registered (they may have lost what they held,
-//! or missed deletions), and on request.
+//! or missed deletions), at once for a disk that returns, and on request.
 
+mod adopt;
 mod calls;
 mod compare;
-mod orphans;
+mod parts;
+mod pass;
 mod returning;
 mod settle;
+mod unneeded;
 mod window;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
 use dfs_metadata::engine::lease::LeaseGrant;
 use dfs_metadata::namespace::{FLOOR_MARGIN, PLAN_LIFETIME, ScanCursor};
-use dfs_types::{ChunkId, DiskNumber, NodeId, RegistrationNumber, Scope};
+use dfs_types::{ChunkId, DiskId, NodeId, RegistrationNumber, Scope};
 use dfs_workers::{Handle, Next, RECONCILE, Spec, Worker};
-use futures_util::future::BoxFuture;
-use futures_util::{FutureExt, StreamExt, stream};
 use tokio::time::Instant;
-use tracing::{debug, info};
+use tracing::info;
 
-use self::compare::Target;
-use self::orphans::Orphans;
 use crate::Error;
 use crate::checks::CheckReport;
 use crate::core::Core;
 use crate::workers::WORKER_LEASE;
 
-/// Nodes asked for digests concurrently.
-const NODES_AT_ONCE: usize = 16;
 /// Interval of raising the floor, if cycles are rarer.
 const FLOOR_EVERY: Duration = Duration::from_hours(1);
 /// Rest after a cycle, as a multiple of its duration, before registrations begin another.
 const REST_FACTOR: u32 = 10;
+/// Least rest, in heartbeats, before returning disks that a cycle could not compare begin another.
+const RETURNING_REST: u32 = 10;
 
 /// The worker.
 pub(crate) struct Reconcile {
@@ -63,9 +63,10 @@ pub(crate) struct Reconcile {
     /// The last registration since the last cycle began.
     registered: Option<Instant>,
     floor_due: Instant,
-    /// Until then, returning disks are not settled.
+    /// Returning disks that the last cycle included.
+    tried: BTreeSet<(NodeId, DiskId)>,
+    /// Until then, these begin no cycle.
     returning_due: Instant,
-    orphans: Mutex<Orphans>,
 }
 
 /// A cycle in progress.
@@ -77,6 +78,8 @@ struct Cycle {
     from: ChunkId,
     /// Position of the next window.
     after: Option<ScanCursor>,
+    /// Disks that were returning when it began, and were compared in every window since.
+    returning: BTreeSet<(NodeId, DiskId)>,
     report: CheckReport,
 }
 
@@ -94,8 +97,8 @@ impl Reconcile {
             registrations: BTreeMap::new(),
             registered: None,
             floor_due: now,
+            tried: BTreeSet::new(),
             returning_due: now,
-            orphans: Mutex::default(),
         }
     }
 
@@ -111,9 +114,13 @@ impl Reconcile {
         // Nodes often register together.
         let settle = self.core.settings.reconcile_settle();
         let has_settled = self.registered.is_some_and(|at| now >= at + settle);
+        let returning = self.returning(now);
+        self.tried.retain(|disk| returning.contains(disk));
         self.core.background.checks.is_requested()
             || now >= self.due
             || has_settled && now >= self.resting_until
+            || returning != self.tried
+            || !returning.is_empty() && now >= self.returning_due
     }
 
     /// Raises the floor as far as the confirmed time allows, and returns it.
@@ -136,12 +143,15 @@ impl Reconcile {
         let floor = self.raise_floor().await?;
         self.core.background.checks.begin();
         self.registered = None;
+        let now = Instant::now();
+        self.tried = self.returning(now);
         self.cycle = Some(Cycle {
             number: self.core.random.below(u64::MAX),
-            began: Instant::now(),
+            began: now,
             floor,
             from: ChunkId::MIN,
             after: None,
+            returning: self.tried.clone(),
             report: CheckReport::default(),
         });
         Ok(())
@@ -154,108 +164,12 @@ impl Reconcile {
         (cycle, result)
     }
 
-    async fn compare_window(&self, cycle: &mut Cycle) -> Result<bool, Error> {
-        let Cycle { number, floor, .. } = *cycle;
-        let refreshed = self.core.refresh_members().await;
-        refreshed.map_err(Error::metadata("reading the records of nodes"))?;
-        let (core, handle) = (&*self.core, &*self.handle);
-        let cluster = core.registry().cluster(Instant::now());
-        let (position, mut report) = ((cycle.from, cycle.after.clone()), cycle.report.clone());
-        let window = window::read(core, handle, number, position, &cluster, &mut report).await?;
-        let (targets, skipped) = self.targets();
-        report.skipped += skipped;
-        let different = self.different(&targets, number, &window, &mut report).await;
-        if !different.is_empty() {
-            let disks: BTreeSet<DiskNumber> = different.iter().map(|it| it.number).collect();
-            let position = (window.range, cycle.after.clone());
-            let before = window::records_of(core, handle, position, &disks).await?;
-            for target in different {
-                let context = (floor, &cluster);
-                match self.compare(&target, &before, window.range, context).await? {
-                    Some(findings) => {
-                        self.settle(&target, findings, number, &mut report).await?;
-                        report.compared += 1;
-                    }
-                    None => report.skipped += 1,
-                }
-            }
-        }
-        cycle.report = report;
-        cycle.after = window.next;
-        match window.range.to {
-            Some(to) => cycle.from = to,
-            None => return Ok(true),
-        }
-        Ok(false)
-    }
-
-    /// Returns the disks to compare by node, and the number of those that cannot be.
-    fn targets(&self) -> (BTreeMap<NodeId, Vec<Target>>, u64) {
+    /// Ends a cycle. Disks that returned and were compared get full service.
+    async fn finish(&mut self, cycle: Cycle) {
+        let took = cycle.began.elapsed();
+        self.settle_returning(&cycle.returning).await;
         let now = Instant::now();
-        let registry = self.core.registry();
-        let responsive = registry.responsive(now);
-        let (mut targets, mut skipped): (BTreeMap<_, Vec<_>>, _) = (BTreeMap::new(), 0);
-        for view in registry.views(now) {
-            for disk in view.member.disks.iter().filter(|disk| disk.is_present) {
-                let reported = view.disks.iter().find(|reported| reported.disk == disk.id);
-                let proves = reported.is_some_and(|reported| reported.state.proves_absence());
-                if proves && responsive.contains(&view.node) {
-                    let target = Target { node: view.node, disk: disk.id, number: disk.number };
-                    targets.entry(view.node).or_default().push(target);
-                } else {
-                    skipped += 1;
-                }
-            }
-        }
-        (targets, skipped)
-    }
-
-    /// Returns the disks whose digests differ from those of the records.
-    async fn different(
-        &self,
-        targets: &BTreeMap<NodeId, Vec<Target>>,
-        cycle: u64,
-        window: &window::Window,
-        report: &mut CheckReport,
-    ) -> Vec<Target> {
-        let range = window.range;
-        let ask = async |node: NodeId| {
-            let found = calls::inventory(&self.core, &self.lease, node, cycle, range).await;
-            (node, found)
-        };
-        let asked: Vec<BoxFuture<'_, _>> = targets.keys().map(|node| ask(*node).boxed()).collect();
-        let mut asked = stream::iter(asked).buffer_unordered(NODES_AT_ONCE);
-        let mut different = Vec::new();
-        while let Some((node, found)) = asked.next().await {
-            let targets = &targets[&node];
-            let found = match found {
-                Ok(found) => found,
-                Err(failure) => {
-                    debug!(%node, %failure, "the disks of a node could not be compared");
-                    report.skipped += targets.len() as u64;
-                    continue;
-                }
-            };
-            for target in targets {
-                let expected = window.disks.get(&target.number).copied().unwrap_or_default();
-                match found.get(&target.disk) {
-                    None => report.skipped += 1,
-                    Some(digest) if *digest == expected => report.compared += 1,
-                    Some(_) => different.push(*target),
-                }
-            }
-        }
-        different.sort_unstable();
-        different
-    }
-
-    fn finish(&mut self, cycle: Cycle) {
-        let now = Instant::now();
-        let took = now - cycle.began;
         let report = cycle.report;
-        if report.is_whole() {
-            crate::lock(&self.orphans).end_cycle(cycle.number);
-        }
         self.handle.add_done(1);
         let CheckReport { records, gone, back, orphans, surplus, adopted, skipped, .. } = report;
         if gone + back + orphans + surplus + adopted + skipped > 0 {
@@ -273,6 +187,19 @@ impl Reconcile {
         self.core.background.checks.finish(report, now);
         self.due = now + self.core.settings.reconcile_interval();
         self.resting_until = now + took * REST_FACTOR;
+        let least = self.core.settings.heartbeat_interval() * RETURNING_REST;
+        self.returning_due = now + least.max(took * REST_FACTOR);
+    }
+}
+
+/// Logs what a window added to the report, unless everything was as recorded.
+fn log_window(from: ChunkId, before: &CheckReport, after: &CheckReport) {
+    let gone = after.gone - before.gone;
+    let back = after.back - before.back;
+    let adopted = after.adopted - before.adopted;
+    let deleted = after.deleted() - before.deleted();
+    if gone + back + adopted + deleted > 0 {
+        info!(%from, gone, back, adopted, deleted, "replicas were not as recorded");
     }
 }
 
@@ -289,7 +216,6 @@ impl Worker for Reconcile {
 
     async fn step(&mut self) -> Result<Next, Error> {
         let now = Instant::now();
-        self.settle_returning(now).await;
         if self.cycle.is_none() && self.is_due(now) {
             self.begin().await?;
         }
@@ -303,7 +229,7 @@ impl Worker for Reconcile {
         self.handle.set_detail(detail(&cycle));
         let (cycle, result) = self.advance(cycle).await;
         match result {
-            Ok(true) => self.finish(cycle),
+            Ok(true) => self.finish(cycle).await,
             // The same window again, after a pause.
             result => {
                 self.cycle = Some(cycle);

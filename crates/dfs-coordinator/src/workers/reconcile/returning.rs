@@ -1,48 +1,19 @@
 //! Disks that missed a registration of their node.
+//!
+//! Such a disk may lack replicas that records name, and hold others that were deleted since. Its
+//! replicas count as suspect, and it takes no new ones, until a whole cycle has compared it.
 
-use std::time::Duration;
+use std::collections::BTreeSet;
 
-use dfs_types::{ChunkId, DiskId, DiskState, NodeId};
+use dfs_types::{DiskId, DiskState, NodeId};
 use tokio::time::Instant;
 use tracing::{info, warn};
 
-use super::Reconcile;
-use super::calls::{self, Range};
-
-/// Pause after disks could not be settled.
-const RETRY_AFTER: Duration = Duration::from_secs(10);
+use super::{Reconcile, calls};
 
 impl Reconcile {
-    /// Returns disks to full service, once their node has read all that is on them. A comparison
-    /// follows, which finds lost and orphaned replicas.
-    pub(super) async fn settle_returning(&mut self, now: Instant) {
-        if now < self.returning_due {
-            return;
-        }
-        for (node, disk) in self.returning(now) {
-            let range = Range { from: ChunkId::MIN, to: None };
-            let read = calls::inventory(&self.core, &self.lease, node, 0, range).await;
-            let settled = match read {
-                Ok(disks) if disks.contains_key(&disk) => {
-                    calls::settle_disk(&self.core, &self.lease, node, disk).await
-                }
-                Ok(_) => continue,
-                Err(failure) => Err(failure),
-            };
-            match settled {
-                Ok(()) => {
-                    info!(%node, %disk, "a disk that had missed a registration is back");
-                    self.registered = Some(now);
-                }
-                Err(failure) => {
-                    warn!(%node, %disk, %failure, "a returning disk could not be settled");
-                    self.returning_due = now + RETRY_AFTER;
-                }
-            }
-        }
-    }
-
-    fn returning(&self, now: Instant) -> Vec<(NodeId, DiskId)> {
+    /// Returns the disks that are returning on nodes that respond.
+    pub(super) fn returning(&self, now: Instant) -> BTreeSet<(NodeId, DiskId)> {
         let registry = self.core.registry();
         let responsive = registry.responsive(now);
         let views = registry.views(now).into_iter().filter(|view| responsive.contains(&view.node));
@@ -52,5 +23,18 @@ impl Reconcile {
             returning.map(move |disk| (view.node, disk.disk)).collect::<Vec<_>>()
         });
         disks.collect()
+    }
+
+    /// Returns disks to full service that were compared. One that cannot take its registration is
+    /// compared again.
+    pub(super) async fn settle_returning(&self, compared: &BTreeSet<(NodeId, DiskId)>) {
+        for (node, disk) in compared.intersection(&self.returning(Instant::now())) {
+            match calls::settle_disk(&self.core, &self.lease, *node, *disk).await {
+                Ok(()) => info!(%node, %disk, "a disk that had missed a registration is back"),
+                Err(failure) => {
+                    warn!(%node, %disk, %failure, "a returning disk could not be settled");
+                }
+            }
+        }
     }
 }

@@ -1,94 +1,48 @@
 //! What follows from the findings of one disk.
 
-use std::collections::BTreeSet;
-
 use dfs_metadata::namespace::{Chunk, Evidence, Marked};
-use dfs_types::{NodeId, ReplicaCondition, ReplicaRef, ReplicaVerdict, Scope};
+use dfs_types::{NodeId, ReplicaCondition, ReplicaVerdict, Scope};
 use futures_util::future::BoxFuture;
 use futures_util::{FutureExt, StreamExt, stream};
 use tokio::time::Instant;
-use tracing::{info, warn};
+use tracing::debug;
 
 use super::Reconcile;
+use super::calls::Range;
 use super::compare::{Findings, Found, Target};
+use super::unneeded::KnownUnneeded;
 use super::window::damage;
 use crate::Error;
 use crate::checks::CheckReport;
-use crate::workers::{WORKER_LEASE, orders};
+use crate::metrics::Reconciled;
+use crate::workers::WORKER_LEASE;
 
-/// Replicas per order to delete.
-const DELETED_AT_ONCE: usize = 1_000;
 /// Records changed concurrently.
 const RECORDS_AT_ONCE: usize = 16;
 
 impl Reconcile {
-    /// Settles the findings of a disk, and counts them.
+    /// Settles the findings of a part of a disk, and counts them.
     pub(super) async fn settle(
         &self,
         target: &Target,
         findings: Findings,
-        cycle: u64,
+        (part, known): (Range, &KnownUnneeded),
         report: &mut CheckReport,
     ) -> Result<(), Error> {
-        let Findings { verdict, gone, back, orphans, surplus, .. } = findings;
+        let Findings { verdict, gone, back, orphans, adoptable, surplus } = findings;
         report.gone += gone.len() as u64;
         report.back += back.len() as u64;
-        report.surplus += surplus.len() as u64;
-        report.orphans += orphans.len() as u64;
-        report.orphan_bytes += orphans.iter().map(Found::bytes).sum::<u64>();
-        self.collect(target, &orphans, cycle, report).await?;
+        self.core.counts.reconciled(Reconciled::Gone, gone.len() as u64);
+        self.core.counts.reconciled(Reconciled::Back, back.len() as u64);
         let absent = |_: &Found| ReplicaCondition::Gone;
         self.mark(target, verdict, gone, absent, report).await?;
         let mark = |found: &Found| match found.listed {
-            Some(listed) if listed.listed.is_set_aside => ReplicaCondition::Bad,
+            Some(listed) if listed.is_set_aside => ReplicaCondition::Bad,
             _ => ReplicaCondition::Sound,
         };
-        self.mark(target, verdict, back, mark, report).await
-    }
-
-    /// Deletes the orphans that were proven before, long enough ago. All of them were proven again
-    /// just now; the commit that authorises the deletion follows the proofs.
-    async fn collect(
-        &self,
-        target: &Target,
-        found: &[Found],
-        cycle: u64,
-        report: &mut CheckReport,
-    ) -> Result<(), Error> {
-        let (node, namespace) = (target.node, &self.core.namespace);
-        let age = self.core.settings.orphan_age();
-        let ripe: Vec<ReplicaRef> = {
-            let (mut orphans, now) = (crate::lock(&self.orphans), Instant::now());
-            let replicas = found.iter().map(|found| found.replica);
-            replicas.filter(|it| orphans.prove(node, *it, cycle, (age, now))).collect()
-        };
-        let may_delete = namespace.may_delete().await;
-        if ripe.is_empty()
-            || !may_delete.map_err(Error::metadata("reading whether anything may be deleted"))?
-        {
-            return Ok(());
-        }
-        let fence = self.lease.fence(WORKER_LEASE);
-        let authorised = namespace.authorise_deletion(Scope::internal(), Some(&fence)).await;
-        authorised.map_err(Error::metadata("authorising the deletion of orphans"))?;
-        for batch in ripe.chunks(DELETED_AT_ONCE) {
-            let failed = match orders::delete(&self.core, &self.lease, node, batch).await {
-                Ok(failed) => failed,
-                Err(failure) => {
-                    warn!(%node, %failure, replicas = batch.len(), "orphans were not deleted");
-                    self.handle.add_failed(1);
-                    return Ok(());
-                }
-            };
-            let failed: BTreeSet<ReplicaRef> = failed.iter().map(|it| it.replica).collect();
-            let mut orphans = crate::lock(&self.orphans);
-            for replica in batch.iter().filter(|replica| !failed.contains(replica)) {
-                orphans.remove(node, *replica);
-                report.deleted_orphans += 1;
-            }
-        }
-        info!(%node, disk = %target.disk, orphans = ripe.len(), "deleted replicas of no file");
-        Ok(())
+        self.mark(target, verdict, back, mark, report).await?;
+        self.adopt(target, adoptable, report).await?;
+        self.collect(target, (part, known), (orphans, surplus), report).await
     }
 
     /// Records verdicts on replicas.
@@ -106,7 +60,7 @@ impl Reconcile {
             let verdict = ReplicaVerdict { replica: found.replica, number, condition, block: 0 };
             async move {
                 let chunk = found.replica.chunk;
-                info!(%chunk, %node, %disk, %condition, "a replica is not as recorded");
+                debug!(%chunk, %node, %disk, %condition, "a replica is not as recorded");
                 (chunk, self.mark_one(node, verdict).await)
             }
             .boxed()
@@ -122,7 +76,8 @@ impl Reconcile {
         Ok(())
     }
 
-    async fn mark_one(
+    /// Records a verdict on a replica of a node.
+    pub(super) async fn mark_one(
         &self,
         node: NodeId,
         verdict: ReplicaVerdict,

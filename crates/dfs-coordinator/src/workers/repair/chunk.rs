@@ -23,6 +23,8 @@ use crate::workers::{RepairNeed, WORKER_LEASE};
 
 /// Attempts to commit replicas that were built.
 const COMMIT_TRIES: u32 = 4;
+/// Attempts to build a replica at a node that has others.
+const BUILD_TRIES: u32 = 8;
 /// Replicas that an order names to build from, at most.
 const SOURCES_MAX: usize = 15;
 
@@ -68,11 +70,11 @@ struct Plan {
 }
 
 /// A node that gets a replica.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 struct Target {
     node: NodeId,
-    /// A bad or lost replica of the record there, which the new one may replace.
-    replaces: Option<ReplicaId>,
+    /// Bad and lost replicas of the record there, which the new one may replace.
+    replaces: Vec<ReplicaId>,
 }
 
 impl ChunkRepair {
@@ -160,7 +162,7 @@ impl ChunkRepair {
         let builds = plan.targets.iter().map(|target| {
             let others: Vec<_> =
                 sources.iter().copied().filter(|(node, _)| *node != target.node).collect();
-            let replaces = target.replaces.and_then(named);
+            let replaces = target.replaces.iter().copied().filter_map(named).collect();
             async move { self.build_at(target.node, chunk, record, &others, replaces).await }
         });
         join_all(builds).await.into_iter().flatten().collect()
@@ -172,12 +174,12 @@ impl ChunkRepair {
         chunk: ChunkId,
         record: &Chunk,
         sources: &[(NodeId, ReplicaRef)],
-        mut replaces: Option<ReplicaRef>,
+        mut replaces: Vec<ReplicaRef>,
     ) -> Option<Built> {
         let (seal, generation) = (record.seal, record.generation);
-        // Again if there is another replica than expected.
-        for _ in 0..2 {
-            let order = BuildOrder { chunk, seal, generation, sources, replaces };
+        // Again for each replica that was not expected there, one on each disk.
+        for _ in 0..BUILD_TRIES {
+            let order = BuildOrder { chunk, seal, generation, sources, replaces: &replaces };
             let build = match orders::build(&self.core, &self.lease, target, &order).await {
                 Ok(build) => build,
                 Err(failure) => {
@@ -191,11 +193,11 @@ impl ChunkRepair {
             match build.outcome? {
                 BuildOutcome::Built(built) => return Some(built),
                 BuildOutcome::Existing(found) => {
-                    if replaces == Some(found) || !self.may_replace(chunk, found, target).await {
+                    if replaces.contains(&found) || !self.may_replace(chunk, found, target).await {
                         return None;
                     }
                     info!(%chunk, %target, "replacing a replica that no record names");
-                    replaces = Some(found);
+                    replaces.push(found);
                 }
             }
         }
@@ -346,7 +348,7 @@ fn names(record: &Chunk, disks: &Disks, made: &Receipt) -> bool {
 }
 
 /// Returns whether the record was changed by others, or is gone.
-fn is_overtaken(error: &dfs_metadata::Error) -> bool {
+pub(in crate::workers) fn is_overtaken(error: &dfs_metadata::Error) -> bool {
     use dfs_metadata::Error;
     matches!(
         error,
@@ -415,11 +417,10 @@ fn plan(
     for group in [&other_zone, &same_zone, &bad_here] {
         targets.extend(select(group, missing - targets.len()));
     }
-    // The node has only one of them: a bad one rather than one that is lost or to be deleted.
+    // None of them is good, as the node would not be a target.
     let replaces = |node: NodeId| {
-        let here = record.replicas.iter().zip(&health.replicas);
-        let here = here.filter(|(replica, _)| on(replica) == Some(node));
-        here.min_by_key(|(_, health)| **health).map(|(replica, _)| ReplicaId::of(replica))
+        let here = record.replicas.iter().filter(|replica| on(replica) == Some(node));
+        here.map(ReplicaId::of).collect()
     };
     let target = |node| Target { node, replaces: replaces(node) };
     Plan { sources, targets: targets.into_iter().map(target).collect() }
@@ -519,7 +520,7 @@ mod tests {
         let Plan { sources, targets } = plan(record, views, cluster, |from, count| {
             from.iter().map(|candidate| candidate.node).take(count).collect()
         });
-        let replaced = targets.iter().filter(|target| target.replaces.is_some());
+        let replaced = targets.iter().filter(|target| !target.replaces.is_empty());
         let replaced = replaced.map(|target| target.node.0).collect();
         let targets = targets.iter().map(|target| target.node.0).collect();
         (sources.iter().map(|(node, _)| node.0).collect(), targets, replaced)
@@ -545,6 +546,24 @@ mod tests {
         let all_bad = record(&[(1, true), (2, true), (3, true)]);
         let plan = planned(&all_bad, &active(&[1, 2, 3]), &[]);
         assert_eq!(plan, (vec![1, 2, 3], vec![1, 2, 3], vec![1, 2, 3]));
+    }
+
+    #[test]
+    fn node_with_two_bad_replicas_is_a_target_that_replaces_both() {
+        let bad = record(&[(1, true), (6, true), (2, false), (3, false)]);
+        let mut cluster = cluster(&[], &[]);
+        // Disk 6 belongs to node 1, too.
+        let intent =
+            NodeIntent { state: NodeState::Active, is_leaving: false, in_maintenance: false };
+        let disk = NodeDisk { number: DiskNumber(6), id: DiskId(6), is_present: true };
+        let liveness = NodeLiveness { contact: Contact::Responsive, ..NodeLiveness::default() };
+        cluster.add_node(NodeId(1), intent, &[disk], &liveness);
+        let Plan { targets, .. } = plan(&bad, &active(&[1, 2, 3]), &cluster, |from, count| {
+            from.iter().map(|candidate| candidate.node).take(count).collect()
+        });
+        assert_eq!(targets.len(), 1);
+        let disks: Vec<_> = targets[0].replaces.iter().map(|it| it.disk.0).collect();
+        assert_eq!((targets[0].node, disks), (NodeId(1), vec![1, 6]));
     }
 
     #[test]

@@ -27,6 +27,7 @@ use tracing::{info, warn};
 mod chunk;
 pub(crate) mod queue;
 
+pub(super) use self::chunk::is_overtaken;
 use self::chunk::{ChunkRepair, RepairOutcome, RepairResult};
 use crate::Error;
 use crate::background::Health;

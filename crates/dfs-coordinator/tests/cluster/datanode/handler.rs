@@ -22,6 +22,7 @@ type Frames<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 impl DataNode for Handler {
     type ChunkDataStreamStream = Frames<v1::ChunkAck>;
     type RetrieveChunkStream = Frames<v1::ChunkFrame>;
+    type InventoryStream = Frames<v1::InventoryPage>;
     type ListChunksStream = Frames<v1::ChunkListPage>;
 
     async fn prepare_chunk_upload(
@@ -101,6 +102,16 @@ impl DataNode for Handler {
         Ok(Response::new(self.0.verify(request)))
     }
 
+    async fn adopt_replica(
+        &self,
+        request: Request<v1::AdoptReplicaRequest>,
+    ) -> Result<Response<v1::AdoptReplicaResponse>, Status> {
+        let mut request = request.into_inner();
+        self.0.open(&mut request)?;
+        self.0.check_epoch(request.lease_epoch)?;
+        Ok(Response::new(self.0.adopt(&request)?))
+    }
+
     async fn delete_chunks(
         &self,
         request: Request<v1::DeleteChunksRequest>,
@@ -114,7 +125,7 @@ impl DataNode for Handler {
     async fn inventory(
         &self,
         request: Request<v1::InventoryRequest>,
-    ) -> Result<Response<v1::InventoryResponse>, Status> {
+    ) -> Result<Response<Self::InventoryStream>, Status> {
         let mut request = request.into_inner();
         self.0.open(&mut request)?;
         let mut digest = ReplicaDigest::default();
@@ -126,7 +137,10 @@ impl DataNode for Handler {
             count: digest.count,
             sum: digest.sum,
         };
-        Ok(Response::new(v1::InventoryResponse { disks: vec![disk] }))
+        // The first one only shows progress.
+        let last = v1::InventoryPage { disks: vec![disk], is_last: true };
+        let pages = [Ok(v1::InventoryPage::default()), Ok(last)];
+        Ok(Response::new(Box::pin(tokio_stream::iter(pages))))
     }
 
     async fn list_chunks(
@@ -146,7 +160,7 @@ impl DataNode for Handler {
             }),
             length: replica.length,
             crc32c: replica.crc32c.0,
-            sha256: vec![0; 32].into(),
+            sha256: replica.sha256.0.to_vec().into(),
             ..v1::ListedChunk::default()
         });
         let verdict = {
@@ -155,10 +169,13 @@ impl DataNode for Handler {
             state.next_stamp - 1
         };
         let mut page = v1::ChunkListPage { chunks: chunks.collect(), is_last: true, verdict };
-        if self.0.state.lock().unwrap().lists_incompletely {
+        let mut state = self.0.state.lock().unwrap();
+        if state.lists_incompletely {
             page.chunks.clear();
             page.is_last = false;
         }
+        state.is_listed |= page.is_last;
+        drop(state);
         Ok(Response::new(Box::pin(tokio_stream::iter([Ok(page)]))))
     }
 
@@ -170,7 +187,10 @@ impl DataNode for Handler {
         self.0.open(&mut request)?;
         self.0.check_epoch(request.lease_epoch)?;
         assert_eq!(request.disk_id, self.0.disk_now().to_bytes()[..]);
-        self.0.state.lock().unwrap().has_returning_disk = false;
+        let mut state = self.0.state.lock().unwrap();
+        let is_listed = state.is_listed;
+        state.settlements.push(is_listed);
+        state.has_returning_disk = false;
         Ok(Response::new(v1::SettleDiskResponse {}))
     }
 }

@@ -11,6 +11,7 @@ mod preconditions;
 mod reaping;
 mod reply_cache;
 mod targets;
+mod unneeded;
 mod unreadable;
 mod upgrade;
 mod uploads;

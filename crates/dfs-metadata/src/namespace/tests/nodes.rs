@@ -153,3 +153,69 @@ async fn node_secret_is_fixed_by_the_first_registration() {
     let own = Registration { registration: first.number, ..own };
     namespace.register(Scope::internal(), &own, true).await.unwrap();
 }
+
+/// Returns a registration with disks of this cluster.
+fn returning(fixture: &Fixture, node: NodeId, number: u64) -> Registration {
+    Registration { cluster: Some(fixture.namespace.identity()), ..registration(node, number) }
+}
+
+/// Returns the evidence for which deletion is on hold.
+async fn hold(fixture: &Fixture) -> Option<super::super::Hold> {
+    fixture.namespace.gc_status(Scope::internal()).await.unwrap().hold
+}
+
+#[tokio::test]
+async fn registration_never_issued_holds_deletion_until_it_is_acknowledged() {
+    let fixture = Fixture::new().await;
+    let (namespace, scope) = (&fixture.namespace, Scope::internal());
+    // Another process, which was permitted to delete before.
+    let other = open(&fixture.engine, &fixture.clock, &fixture.random(), None).await.unwrap();
+    assert!(other.may_delete().await.unwrap());
+    let one = namespace.register(scope, &returning(&fixture, NEW, 0), true).await.unwrap();
+    namespace.confirm_registration(scope, NEW, one.number).await.unwrap();
+    // A lost reply and an interrupted write to the disks are no evidence.
+    for number in [1, 2, 2, 4] {
+        namespace.register(scope, &returning(&fixture, NEW, number), true).await.unwrap();
+        assert_eq!(hold(&fixture).await, None, "{number}");
+    }
+    let next = namespace.register(scope, &returning(&fixture, NEW, 9), true).await.unwrap();
+    assert_eq!(next.number.0, 10, "the node itself is welcome");
+    let found = hold(&fixture).await.unwrap();
+    assert!(found.reason.contains("registration 9, but only 5"), "{}", found.reason);
+    assert!(!other.may_delete().await.unwrap(), "no process relies on what it knew");
+    let held = other.authorise_deletion(scope, None).await;
+    assert!(matches!(held, Err(Error::DeletionHeld(_))), "{held:?}");
+    let incarnation = namespace.identity().incarnation;
+    let blind = other.acknowledge_gc(scope, incarnation, found.number - 1).await;
+    assert_eq!(code(blind), ErrorCode::InvalidArgument);
+    other.acknowledge_gc(scope, incarnation, found.number).await.unwrap();
+    assert_eq!((hold(&fixture).await, namespace.may_delete().await.unwrap()), (None, true));
+    // The next evidence is another one.
+    namespace.register(scope, &returning(&fixture, NEW, 99), true).await.unwrap();
+    assert_eq!(hold(&fixture).await.unwrap().number, found.number + 1);
+}
+
+#[tokio::test]
+async fn disks_of_an_earlier_incarnation_prove_nothing_new() {
+    let fixture = Fixture::new().await;
+    let (namespace, scope) = (&fixture.namespace, Scope::internal());
+    let old = ClusterIdentity { incarnation: dfs_types::Incarnation(0), ..namespace.identity() };
+    let request = Registration { cluster: Some(old), ..registration(NodeId(1), 99) };
+    namespace.register(scope, &request, true).await.unwrap();
+    assert_eq!(hold(&fixture).await, None);
+}
+
+#[tokio::test]
+async fn unknown_node_of_this_incarnation_holds_deletion_once() {
+    let fixture = Fixture::new().await;
+    let (namespace, scope) = (&fixture.namespace, Scope::internal());
+    let incarnation = namespace.identity().incarnation;
+    for (node, is_new) in [(NodeId(51), true), (NodeId(51), false), (NodeId(52), true)] {
+        let refused = namespace.register(scope, &returning(&fixture, node, 3), true).await;
+        assert_eq!(code(refused), ErrorCode::NotFound);
+        let found = hold(&fixture).await;
+        assert_eq!(found.is_some(), is_new, "{node}: {found:?}");
+        let number = found.map_or(0, |found| found.number);
+        namespace.acknowledge_gc(scope, incarnation, number).await.unwrap();
+    }
+}

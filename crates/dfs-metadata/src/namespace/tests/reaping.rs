@@ -157,11 +157,11 @@ async fn nothing_is_reaped_in_a_new_incarnation_before_it_is_acknowledged() {
         Err(Error::DeletionHeld(incarnation)) if incarnation == old.incarnation.next()
     ));
     // Acknowledging another incarnation permits nothing.
-    let stale = namespace.acknowledge_gc(scope, old.incarnation).await;
+    let stale = namespace.acknowledge_gc(scope, old.incarnation, 0).await;
     assert_eq!(code(stale), ErrorCode::InvalidArgument);
     assert!(!namespace.may_delete().await.unwrap());
-    namespace.acknowledge_gc(scope, old.incarnation.next()).await.unwrap();
-    namespace.acknowledge_gc(scope, old.incarnation.next()).await.unwrap();
+    namespace.acknowledge_gc(scope, old.incarnation.next(), 0).await.unwrap();
+    namespace.acknowledge_gc(scope, old.incarnation.next(), 0).await.unwrap();
     namespace.authorise_deletion(scope, None).await.unwrap();
     assert_eq!(namespace.reap(scope, &limits, None).await.unwrap().tombstones, 1);
 }

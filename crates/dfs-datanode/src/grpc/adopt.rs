@@ -1,0 +1,51 @@
+//! Vouches for a replica that no record names, as ordered by a coordinator.
+
+use dfs_chunkstore::StoreError;
+use dfs_proto::{v1, wire};
+use dfs_types::{ChunkSeal, Crc32c, Generation, ReplicaCondition};
+
+use crate::Error;
+use crate::node::Node;
+use crate::orders::Authorised;
+
+/// Makes a replica durable under a new stamp, and reads it end to end. Whoever wrote it may not have
+/// synced it, and orders to delete it under the old stamp may still be on their way.
+pub(super) async fn run(
+    node: &Node,
+    order: Authorised<v1::AdoptReplicaRequest>,
+) -> Result<v1::AdoptReplicaResponse, Error> {
+    let request = order.into_inner();
+    let replica = wire::replica("replica", request.replica)?;
+    let seal = ChunkSeal {
+        length: request.length,
+        crc32c: Crc32c(request.crc32c),
+        sha256: wire::sha256("sha256", &request.sha256)?,
+    };
+    let _permit = node.calls.adoptions.enter()?;
+    let found = node.look_up(replica).await?;
+    let not_whole = || {
+        let what = "the replica that no record names is not the whole chunk".to_owned();
+        Error::from(StoreError::Damaged { chunk: replica.chunk, what })
+    };
+    // It stays as it is: its blocks may be the last good ones.
+    if found.seal != seal || found.is_set_aside {
+        return Err(not_whole());
+    }
+    let restamped = match node.store.restamp(replica).await {
+        Err(error @ StoreError::Damaged { .. }) => {
+            // Sets it aside.
+            node.verify(found).await?;
+            return Err(error.into());
+        }
+        restamped => restamped.map_err(|error| node.failure(replica, error))?,
+    };
+    node.movement.take(seal.length).await;
+    // Only what is synced can be read from the disk rather than from caches.
+    if node.verify(restamped).await?.condition != ReplicaCondition::Sound {
+        return Err(not_whole());
+    }
+    let receipt = node.receipt(&restamped)?;
+    let proof = node.read_proof(restamped.replica(), Generation(request.generation))?;
+    node.counts.adopted.increment();
+    Ok(v1::AdoptReplicaResponse { adopted: Some(receipt.into()), proof: Some(proof.into()) })
+}
