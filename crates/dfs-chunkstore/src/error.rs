@@ -16,8 +16,8 @@ pub enum StoreError {
     /// The chunk already exists, or is being written.
     #[error("chunk {0} is already stored here")]
     Exists(ChunkId),
-    /// The replica is being replaced, and cannot be deleted meanwhile.
-    #[error("the replica of chunk {0} is being replaced")]
+    /// The replica is being replaced or deleted, and cannot be deleted meanwhile.
+    #[error("the replica of chunk {0} is being replaced or deleted")]
     Replacing(ChunkId),
     /// No disk has room.
     #[error("no disk has room for the chunk: {0}")]

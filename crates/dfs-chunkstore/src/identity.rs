@@ -29,7 +29,12 @@ pub struct Identity {
     pub registration: Option<Registration>,
     /// The newest level of anything stored on its disks.
     pub level: Level,
+    /// High part of the stamps and verdict numbers drawn now: greater than at every earlier start.
+    pub start: u64,
 }
+
+/// Bits of a stamp, or of the number of a verdict, that count within a start.
+pub(crate) const COUNTER_BITS: u32 = 40;
 
 /// Stores the identity of a datanode.
 #[async_trait]
@@ -37,7 +42,9 @@ pub trait IdentityStore: Send + Sync + 'static {
     /// Returns the identity of the node.
     fn identity(&self) -> Identity;
 
-    /// Writes a new registration to every disk in service. When this returns `Ok`, it is durable on
+    /// Writes a new registration to every disk in service. Its number is also the least high part of
+    /// all stamps and verdict numbers drawn from then on, so that they are greater than all that the
+    /// cluster knows, even if the disks are an older image. When this returns `Ok`, it is durable on
     /// all of them that are not returning; after an error or a crash, a restart finds the old one or
     /// the new one, and every disk still belongs to the node. A full or hanging disk is returning
     /// from then on; fails if no disk takes the registration. Refuses a cluster other than that of
@@ -57,6 +64,11 @@ pub trait IdentityStore: Send + Sync + 'static {
     /// Removes disks that are not in service from the identity of the node, durably, so that the
     /// next start may use their empty directories for new disks. Others are left unchanged.
     async fn forget_disks(&self, disks: &[DiskId]) -> Result<(), StoreError>;
+
+    /// Tries to bring disks into service that are missing. Returns true if one came back, which then
+    /// should be part of a new registration. Call it from time to time, one call at a time: an
+    /// operation that does not return is continued by a later call.
+    async fn reopen_disks(&self) -> bool;
 
     /// Sets the disks that take no new chunks because the cluster wants them emptied. Not stored.
     fn set_retiring(&self, disks: &[DiskId]);

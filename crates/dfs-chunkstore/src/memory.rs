@@ -12,6 +12,7 @@ use dfs_types::{
     Stamp, block_count,
 };
 
+use crate::identity::COUNTER_BITS;
 use crate::{
     Blocks, ChunkHeader, ChunkSeal, ChunkStore, ChunkWriter, DamagedHead, DiskUsage, Identity,
     IdentityStore, Registration, SealedChunk, StoreError,
@@ -36,6 +37,8 @@ struct State {
     claimed: BTreeSet<ChunkId>,
     is_closed: bool,
     is_retiring: bool,
+    /// Why the disk is out of service, if it is.
+    failed: Option<String>,
 }
 
 #[derive(Debug, Clone)]
@@ -63,6 +66,7 @@ impl MemoryStore {
                 secret: secret_of(node),
                 registration: None,
                 level: Level::FIRST,
+                start: 0,
             },
             capacity,
             used: 0,
@@ -71,6 +75,7 @@ impl MemoryStore {
             claimed: BTreeSet::new(),
             is_closed: false,
             is_retiring: false,
+            failed: None,
         };
         Self { state: Arc::new(Mutex::new(state)) }
     }
@@ -104,11 +109,16 @@ impl State {
         DiskId(self.identity.node.0)
     }
 
+    /// Returns the replica of a chunk; none once the disk has failed.
+    fn held(&self, chunk: ChunkId) -> Option<&Replica> {
+        self.sealed.get(&chunk).filter(|_| self.failed.is_none())
+    }
+
     fn find(&self, replica: ReplicaRef) -> Result<&Replica, StoreError> {
         if self.is_closed {
             return Err(StoreError::Closed);
         }
-        let found = self.sealed.get(&replica.chunk);
+        let found = self.held(replica.chunk);
         let found = found.filter(|found| self.describe(found).replica() == replica);
         found.ok_or(StoreError::NotFound(replica.chunk))
     }
@@ -142,6 +152,9 @@ impl IdentityStore for MemoryStore {
             }
         }
         state.identity.registration = Some(registration);
+        let start = state.identity.start.max(registration.number.0);
+        state.identity.start = start;
+        state.next_stamp = state.next_stamp.max(start << COUNTER_BITS);
         Ok(())
     }
 
@@ -159,6 +172,10 @@ impl IdentityStore for MemoryStore {
         Ok(())
     }
 
+    async fn reopen_disks(&self) -> bool {
+        false
+    }
+
     fn set_retiring(&self, disks: &[DiskId]) {
         let mut state = self.lock();
         state.is_retiring = disks.contains(&state.disk());
@@ -172,6 +189,9 @@ impl ChunkStore for MemoryStore {
         let mut state = self.lock();
         if state.is_closed {
             return Err(StoreError::Closed);
+        }
+        if let Some(why) = &state.failed {
+            return Err(StoreError::NoSpace(format!("the memory store has failed: {why}")));
         }
         if state.used >= state.capacity {
             return Err(StoreError::NoSpace("the memory store is full".to_owned()));
@@ -204,7 +224,7 @@ impl ChunkStore for MemoryStore {
         if state.is_closed {
             return Err(StoreError::Closed);
         }
-        Ok(state.sealed.get(&chunk).map(|found| state.describe(found)).into_iter().collect())
+        Ok(state.held(chunk).map(|found| state.describe(found)).into_iter().collect())
     }
 
     async fn stat(&self, replica: ReplicaRef) -> Result<Option<SealedChunk>, StoreError> {
@@ -286,6 +306,14 @@ impl ChunkStore for MemoryStore {
         self.lock().next_stamp().0
     }
 
+    async fn probe(&self, _disk: DiskId) -> Result<(), StoreError> {
+        Ok(())
+    }
+
+    fn fail_disk(&self, _disk: DiskId, why: &str) {
+        self.lock().failed = Some(why.to_owned());
+    }
+
     async fn list(
         &self,
         after: Option<ChunkId>,
@@ -293,6 +321,7 @@ impl ChunkStore for MemoryStore {
     ) -> Result<Vec<SealedChunk>, StoreError> {
         let start = after.map_or(Bound::Unbounded, Bound::Excluded);
         let state = self.lock();
+        let limit = if state.failed.is_some() { 0 } else { limit };
         let found = state.sealed.range((start, Bound::Unbounded)).take(limit);
         Ok(found.map(|(_, replica)| state.describe(replica)).collect())
     }
@@ -325,8 +354,12 @@ impl ChunkStore for MemoryStore {
             file_system: None,
             file_system_free: state.capacity - state.used,
             chunks: state.sealed.len() as u64,
-            state: if state.is_retiring { DiskState::Retiring } else { DiskState::Healthy },
-            reason: String::new(),
+            state: match (&state.failed, state.is_retiring) {
+                (Some(_), _) => DiskState::Failed,
+                (None, true) => DiskState::Retiring,
+                (None, false) => DiskState::Healthy,
+            },
+            reason: state.failed.clone().unwrap_or_default(),
             is_full: state.used >= state.capacity,
         }]
     }

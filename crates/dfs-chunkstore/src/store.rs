@@ -207,6 +207,14 @@ pub trait ChunkStore: Send + Sync + 'static {
         limit: usize,
     ) -> Result<Vec<SealedChunk>, StoreError>;
 
+    /// Reads a small part of a disk that is always there, from the disk rather than from caches as
+    /// far as possible. An error means that the disk returns nothing at all, so that what it does
+    /// not return of a replica says nothing about that replica.
+    async fn probe(&self, disk: DiskId) -> Result<(), StoreError>;
+
+    /// Takes a disk out of service for this reason, which its state shows, until the next start.
+    fn fail_disk(&self, disk: DiskId, why: &str);
+
     /// Deletes a replica, durably, and frees its space. Returns false if there is none. Works on a
     /// full disk.
     async fn delete(&self, replica: ReplicaRef) -> Result<bool, StoreError>;

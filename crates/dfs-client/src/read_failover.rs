@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use dfs_types::{ErrorCode, InodeId, ReplicaHealth};
+use dfs_types::{ErrorCode, InodeId, ReplicaHealth, ReplicaRef};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
@@ -11,7 +11,6 @@ use crate::coordinator_call::jittered;
 use crate::layout::{Extent, Replica, Source, refreshed};
 use crate::memory_budget::Share;
 use crate::pieces::Piece;
-use crate::plan::Node;
 use crate::replica_read::{ReadError, Run};
 use crate::stats::count;
 use crate::{Client, Error};
@@ -20,8 +19,8 @@ use crate::{Client, Error};
 const PAUSE_MIN: Duration = Duration::from_millis(50);
 const PAUSE_MAX: Duration = Duration::from_secs(2);
 
-/// The error of each node that was tried.
-type ReadErrors = Vec<(Node, ReadError)>;
+/// The error of each replica that was tried.
+type ReadErrors = Vec<(Source, ReadError)>;
 
 impl Client {
     /// Fetches a piece of an open file, as runs of bytes in order. Tries every replica, refreshes
@@ -50,11 +49,13 @@ impl Client {
             }
             count(&self.inner.counters.retries);
             let extent = refreshed(self, context, inode, &piece.extent).await?;
-            let was_tried = |(_, source): (ReplicaHealth, Source)| {
-                errors.iter().any(|(tried, _)| tried.id == source.node.id)
-            };
-            if are_final && extent.sources().all(was_tried) {
-                return Err(no_replica(context, &piece.extent, &errors));
+            if are_final && is_exhausted(&extent, &errors) {
+                return Err(no_replica(context, &extent, &errors));
+            }
+            if are_final && extent.sources().all(|(_, source)| was_tried(source.replica, &errors)) {
+                // The others cannot be reached yet.
+                tokio::time::sleep(wait).await;
+                pause = (pause * 2).min(PAUSE_MAX);
             }
             piece.extent = Arc::new(extent);
         }
@@ -79,8 +80,8 @@ impl Client {
     /// reported.
     async fn gather(&self, piece: &Piece, errors: ReadErrors) -> Result<Run, ReadErrors> {
         let is_of_other_chunk = |source: &Source| {
-            let is_it = |(node, error): &(Node, ReadError)| {
-                node.id == source.node.id && matches!(error, ReadError::OtherChunk)
+            let is_it = |(tried, error): &(Source, ReadError)| {
+                tried.replica == source.replica && matches!(error, ReadError::OtherChunk)
             };
             errors.iter().any(is_it)
         };
@@ -99,10 +100,13 @@ impl Client {
                     if run.end() > at {
                         failed.clear();
                     }
-                    failed.push((source.node.clone(), error));
+                    failed.push((source.clone(), error));
                 }
             }
             if failed.len() >= sources.len() {
+                // Those that serve another chunk.
+                let serve_other = |(_, error): &_| matches!(error, ReadError::OtherChunk);
+                failed.extend(errors.into_iter().filter(serve_other));
                 return Err(failed);
             }
         }
@@ -156,12 +160,12 @@ impl Client {
                 }
             };
             let Some(Ok((source, read))) = ended else { continue };
-            let node = source.node.clone();
+            let node = source.node.id;
             let error = match read {
                 Ok(bytes) => {
                     inner.penalties.took(started.elapsed());
-                    let has_failed = |id| errors.iter().any(|(node, _)| node.id == id);
-                    let before = asked.into_iter().take_while(|id| *id != node.id);
+                    let has_failed = |id| errors.iter().any(|(tried, _)| tried.node.id == id);
+                    let before = asked.into_iter().take_while(|id| *id != node);
                     before.filter(|id| !has_failed(*id)).for_each(|id| inner.penalties.add(id));
                     return Ok(bytes);
                 }
@@ -169,21 +173,21 @@ impl Client {
             };
             if let Some(block) = error.bad_block() {
                 count(&inner.counters.corrupt_blocks);
-                tracing::warn!(%chunk, node = %node.id, ?error, "a replica is corrupt");
-                let client = self.clone();
+                tracing::warn!(%chunk, %node, ?error, "a replica is corrupt");
+                let (client, source) = (self.clone(), source.clone());
                 reports.spawn(self.in_request(async move {
                     client.report_corrupt(&source, block).await;
                 }));
             }
             if let ReadError::Failed(failure) = &error {
-                tracing::debug!(%chunk, node = %node.id, %failure, "a replica cannot be read");
+                tracing::debug!(%chunk, %node, %failure, "a replica cannot be read");
                 // A missing or bad replica does not make its node bad.
                 let is_of_replica = error.is_of_replica() || error.is_of_some_blocks();
                 if failure.code != ErrorCode::NotFound && !is_of_replica {
-                    inner.penalties.add(node.id);
+                    inner.penalties.add(node);
                 }
             }
-            errors.push((node, error));
+            errors.push((source, error));
             if let Some(next) = waiting.next() {
                 count(&inner.counters.failovers);
                 ask(&mut running, next, None);
@@ -193,7 +197,21 @@ impl Client {
     }
 }
 
-fn no_replica(context: &str, extent: &Extent, errors: &[(Node, ReadError)]) -> Error {
+fn was_tried(replica: ReplicaRef, errors: &[(Source, ReadError)]) -> bool {
+    errors.iter().any(|(tried, _)| tried.replica == replica)
+}
+
+/// Returns whether no other replica can have the bytes: each was tried, or the records say that it
+/// is bad, gone or doomed.
+fn is_exhausted(extent: &Extent, errors: &[(Source, ReadError)]) -> bool {
+    let is_hopeless = |replica: &Replica| {
+        let is_bad = replica.health == ReplicaHealth::Bad;
+        is_bad || replica.is_condemned() || was_tried(replica.name, errors)
+    };
+    extent.replicas.iter().all(is_hopeless)
+}
+
+fn no_replica(context: &str, extent: &Extent, errors: &[(Source, ReadError)]) -> Error {
     let chunk = extent.chunk;
     if errors.is_empty() {
         let replicas = extent.replicas.len();
@@ -211,7 +229,7 @@ fn no_replica(context: &str, extent: &Extent, errors: &[(Node, ReadError)]) -> E
     }
     let messages: Vec<String> = errors
         .iter()
-        .map(|(node, error)| match error {
+        .map(|(Source { node, .. }, error)| match error {
             ReadError::Corrupt(block) => {
                 format!("node {} at {}: block {block} is corrupt", node.id, node.address)
             }
@@ -224,8 +242,12 @@ fn no_replica(context: &str, extent: &Extent, errors: &[(Node, ReadError)]) -> E
             ReadError::Failed(failure) => failure.message.clone(),
         })
         .collect();
-    let all_are_bad = errors.iter().all(|(_, error)| error.is_of_replica());
-    let code = if all_are_bad { ErrorCode::Corrupt } else { ErrorCode::Unavailable };
-    let message = format!("no replica of chunk {chunk} can be read: {}", messages.join("; "));
+    let is_corrupt =
+        is_exhausted(extent, errors) && errors.iter().all(|(_, error)| error.is_of_replica());
+    let code = if is_corrupt { ErrorCode::Corrupt } else { ErrorCode::Unavailable };
+    let untried = extent.replicas.iter().filter(|replica| !was_tried(replica.name, errors)).count();
+    let others = if untried > 0 { format!("; {untried} not tried") } else { String::new() };
+    let message =
+        format!("no replica of chunk {chunk} can be read: {}{others}", messages.join("; "));
     Error::new(code, context, message)
 }

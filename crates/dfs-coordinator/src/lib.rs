@@ -33,6 +33,7 @@ mod relay;
 mod service;
 mod settings;
 mod unreadable;
+mod verdicts;
 mod workers;
 
 use std::sync::{Mutex, MutexGuard, PoisonError};

@@ -11,10 +11,11 @@ use futures_util::stream::FuturesUnordered;
 use tracing::{info, warn};
 
 use crate::core::Core;
+use crate::verdicts;
 use crate::workers::orders;
 
-/// Replicas read concurrently.
-const AT_ONCE: usize = 4;
+/// Replicas read concurrently, on all nodes together.
+const AT_ONCE: usize = 16;
 
 /// Reads the replicas and records the verdicts; runs until dropped.
 pub(crate) async fn run(core: &Core) -> Infallible {
@@ -32,9 +33,11 @@ pub(crate) async fn run(core: &Core) -> Infallible {
 
 async fn recheck(core: &Core, node: NodeId, replica: ReplicaRef) {
     let chunk = replica.chunk;
-    match verdict(core, node, replica).await {
-        Ok(()) => {}
-        Err(why) => warn!(%chunk, %node, why, "the last replica could not be read again"),
+    // The holder of the lease may have changed since; nodes report to the new one, too.
+    if core.background.lease.grant().is_some()
+        && let Err(why) = verdict(core, node, replica).await
+    {
+        warn!(%chunk, %node, why, "the last replica could not be read again");
     }
     core.rechecks.finish(node, replica);
 }
@@ -49,5 +52,6 @@ async fn verdict(core: &Core, node: NodeId, replica: ReplicaRef) -> Result<(), S
         .map_err(|failure| failure.to_string())?;
     info!(%chunk, %node, condition = %verdict.condition, "the last replica was read again");
     let marked = core.namespace.mark_replica(scope, node, verdict, Evidence::ReadAgain, None).await;
-    marked.map(drop).map_err(|error| with_causes(&error))
+    verdicts::note(core, node, verdict, &marked.map_err(|error| with_causes(&error))?);
+    Ok(())
 }

@@ -16,6 +16,7 @@ mod replica_checks;
 mod service;
 mod sessions;
 mod settings;
+mod unreadable;
 mod verdicts;
 mod verification_limits;
 mod walk;

@@ -1,5 +1,6 @@
 //! State shared by all parts of a running datanode.
 
+use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -9,16 +10,17 @@ use dfs_proto::wire;
 use dfs_runtime::Readiness;
 use dfs_transport::Channels;
 use dfs_types::{
-    ClusterId, Generation, Incarnation, LeaseEpoch, Level, NodeId, NodeState, Part, Random,
+    ClusterId, DiskId, Generation, Incarnation, LeaseEpoch, Level, NodeId, NodeState, Part, Random,
     ReadProof, Receipt, RegistrationNumber, ReplicaRef, Seal, SealKey,
 };
 use dfs_workers::Throttle;
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::{Mutex as AsyncMutex, Semaphore, watch};
 
 use crate::call_limits::CallLimits;
 use crate::clocks::Clocks;
 use crate::metrics::Counts;
 use crate::sessions::Sessions;
+use crate::unreadable::Unreadable;
 use crate::verdicts::Verdicts;
 use crate::verification_limits::Verifications;
 use crate::{Error, Settings, Store};
@@ -39,6 +41,8 @@ pub(crate) struct Membership {
     pub(crate) order_key: SealKey,
     pub(crate) heartbeat_interval: Duration,
     pub(crate) state: NodeState,
+    /// Disks in service at the registration. Receipts of others do not count.
+    pub(crate) disks: BTreeSet<DiskId>,
 }
 
 /// State shared by all parts of a running datanode.
@@ -51,6 +55,8 @@ pub(crate) struct Node {
     pub(crate) counts: Arc<Counts>,
     pub(crate) readiness: Readiness,
     pub(crate) verdicts: Verdicts,
+    /// Held while a replica is set aside or reinstated together with its verdict.
+    pub(crate) marking: AsyncMutex<()>,
     pub(crate) sessions: Sessions,
     pub(crate) reads: Arc<Semaphore>,
     pub(crate) waiting_reads: Semaphore,
@@ -76,6 +82,7 @@ pub(crate) struct Node {
     /// The clocks of the coordinators, by which the age of orders is measured.
     pub(crate) clocks: Clocks,
     pub(crate) verifications: Verifications,
+    pub(crate) unreadable: Unreadable,
 }
 
 /// Components of a [`Node`].
@@ -112,6 +119,7 @@ impl Node {
             counts,
             readiness,
             verdicts: Verdicts::default(),
+            marking: AsyncMutex::default(),
             id,
             instance,
             opened_at,
@@ -123,6 +131,7 @@ impl Node {
             lease_epoch: Mutex::default(),
             clocks: Clocks::default(),
             verifications: Verifications::default(),
+            unreadable: Unreadable::default(),
         }
     }
 
@@ -144,6 +153,17 @@ impl Node {
     /// Starts to use a new registration.
     pub(crate) fn take_membership(&self, membership: Membership) {
         self.membership.send_replace(Some(membership));
+    }
+
+    /// Returns whether a disk came into service after the registration.
+    pub(crate) fn has_unregistered_disk(&self, membership: &Membership) -> bool {
+        self.disks_in_service().iter().any(|disk| !membership.disks.contains(disk))
+    }
+
+    /// Returns the disks in service.
+    pub(crate) fn disks_in_service(&self) -> BTreeSet<DiskId> {
+        let disks = self.store.usage().into_iter().filter(|disk| disk.state.is_in_service());
+        disks.map(|disk| disk.disk).collect()
     }
 
     /// Ends the membership after a refusal: the node no longer accepts or seals anything.

@@ -1,8 +1,8 @@
 //! Finds and reads replicas, and issues verdicts on them.
 //!
 //! A verdict has a number drawn before the replica was looked for, and is reported in heartbeats
-//! until a coordinator has settled it. Only a checksum that is wrong in two reads makes a replica
-//! bad: a disk that returns nothing may return it later.
+//! until a coordinator has settled it. A replica is bad if a checksum is wrong in two reads, or if
+//! it stays [unreadable](crate::unreadable) while its disk returns other bytes.
 
 use std::time::Duration;
 
@@ -16,6 +16,7 @@ use tokio::time::timeout;
 
 use crate::Error;
 use crate::node::Node;
+use crate::unreadable::{APART, Proof, REPLICAS_UNTIL_FAILED};
 use crate::walk::{ChunkRange, Walk};
 
 /// Time between two checks whether the store must be searched for replicas set aside.
@@ -106,7 +107,10 @@ impl Node {
         match self.store.read(replica, offset, 1).await {
             Ok(blocks) => Ok(Crc32c::of_blocks(&blocks.data) == blocks.crcs),
             Err(StoreError::Damaged { .. }) => Ok(false),
-            Err(error) => Err(error.into()),
+            Err(error) => {
+                self.note_unreadable(replica, &error);
+                Err(error.into())
+            }
         }
     }
 
@@ -136,8 +140,12 @@ impl Node {
         let (name, number) = (replica.replica(), self.store.verdict_number());
         let bad = match self.store.verify(name).await {
             Err(StoreError::Damaged { .. }) => Some(0),
+            Err(error @ StoreError::Unreadable { .. }) => {
+                return self.judge_unreadable(replica, number, error).await;
+            }
             verified => verified.map_err(|error| self.failure(name, error))?,
         };
+        self.unreadable.forget(name);
         if let Some(block) = bad {
             if !replica.is_set_aside {
                 self.condemn(replica, number, block).await?;
@@ -149,6 +157,71 @@ impl Node {
             self.report(sound);
         }
         Ok(sound)
+    }
+
+    /// Returns the verdict on a replica that could not be read completely: bad, if it was condemned
+    /// before or stays unreadable, otherwise the error. Fails the disk if too many of its replicas
+    /// stay unreadable. A disk that returns nothing at all condemns no replica.
+    async fn judge_unreadable(
+        &self,
+        replica: SealedChunk,
+        number: u64,
+        error: StoreError,
+    ) -> Result<ReplicaVerdict, Error> {
+        let name = replica.replica();
+        let bad = verdict(name, number, ReplicaCondition::Bad, 0);
+        let answers = self.store.probe(name.disk).await;
+        if replica.is_set_aside && answers.is_ok() {
+            self.unreadable.end(name);
+            return Ok(bad);
+        }
+        match (self.unreadable.failed(name), answers) {
+            (Proof::Disk, _) => {
+                self.store.fail_disk(name.disk, &too_many_unreadable());
+                self.unreadable.forget_disk(name.disk);
+                self.tell();
+                Err(Error::DiskOutOfService { chunk: name.chunk, disk: name.disk })
+            }
+            (Proof::Replica, Ok(())) => {
+                self.condemn(replica, number, 0).await?;
+                self.unreadable.end(name);
+                Ok(bad)
+            }
+            (Proof::Replica, Err(_)) | (Proof::Nothing, _) => Err(error.into()),
+        }
+    }
+
+    /// Notes a replica whose disk did not return what was read, so that it is verified.
+    fn note_unreadable(&self, replica: ReplicaRef, error: &StoreError) {
+        if matches!(error, StoreError::Unreadable { .. }) {
+            self.unreadable.note(replica);
+        }
+    }
+
+    /// Verifies the replicas that could not be read; runs until dropped.
+    pub(crate) async fn verify_unreadable(&self) {
+        loop {
+            let name = self.unreadable.next().await;
+            let found = match self.look_up(name).await {
+                Ok(found) if !found.is_set_aside => found,
+                Ok(_) | Err(Error::Store(StoreError::NotFound(_))) => {
+                    self.unreadable.end(name);
+                    continue;
+                }
+                Err(_) => continue,
+            };
+            let _turn = self.verifications.turn().await;
+            let chunk = name.chunk;
+            match self.verify(found).await {
+                Ok(verdict) => {
+                    let condition = verdict.condition;
+                    tracing::info!(%chunk, %condition, "an unreadable replica was verified");
+                }
+                Err(error) => {
+                    tracing::warn!(%chunk, %error, "an unreadable replica was not verified");
+                }
+            }
+        }
     }
 
     /// Reads blocks of a replica that is not known to be bad, for a caller that verifies them.
@@ -168,7 +241,9 @@ impl Node {
                         tracing::error!(%chunk, %error, %second, "a damaged replica was not verified");
                     }
                 }
-                Err(StoreError::Unreadable { .. }) => {}
+                Err(error @ StoreError::Unreadable { .. }) => {
+                    self.note_unreadable(replica.replica(), &error);
+                }
                 read => return read.map_err(|error| self.failure(replica.replica(), error)),
             }
         }
@@ -220,6 +295,7 @@ impl Node {
     async fn condemn(&self, replica: SealedChunk, number: u64, block: u64) -> Result<(), Error> {
         let ReplicaRef { chunk, disk, .. } = replica.replica();
         self.counts.checksum_errors.increment();
+        let _marking = self.marking.lock().await;
         self.store.set_aside(replica.replica()).await?;
         self.counts.set_aside.increment();
         tracing::error!(
@@ -267,8 +343,9 @@ impl Node {
     }
 
     async fn reinstate(&self, replica: ReplicaRef) {
+        let _marking = self.marking.lock().await;
         // Unless it was found bad again.
-        if self.verdicts.has(replica) {
+        if !self.verdicts.take_sound(replica) {
             return;
         }
         let ReplicaRef { chunk, disk, .. } = replica;
@@ -279,6 +356,15 @@ impl Node {
             Err(error) => tracing::warn!(%chunk, %disk, %error, "cannot reinstate a replica"),
         }
     }
+}
+
+/// Returns why a disk with many unreadable replicas is out of service, and what to do.
+fn too_many_unreadable() -> String {
+    format!(
+        "{REPLICAS_UNTIL_FAILED} of its replicas could not be read twice, at least {} minutes apart: \
+         replace the disk; if only its connection was at fault, restart the node to use it again",
+        APART.as_secs() / 60
+    )
 }
 
 fn verdict(

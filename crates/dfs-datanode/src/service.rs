@@ -20,6 +20,8 @@ use crate::{Error, Settings, grpc, membership};
 
 /// Interval of gauge updates.
 const WATCH_EVERY: Duration = Duration::from_secs(1);
+/// Time between two attempts to open disks that are missing.
+const REOPEN_EVERY: Duration = Duration::from_secs(5);
 /// Minimum time for each of the two steps, ending the sessions and closing the store, even if
 /// draining has used up the time.
 const CLOSE_WITHIN_MIN: Duration = Duration::from_secs(1);
@@ -211,7 +213,9 @@ impl Service {
                 () = membership::run(node.clone()) => {}
                 () = node.sessions.expire() => {}
                 () = node.keep_set_aside() => {}
+                () = node.verify_unreadable() => {}
                 () = watch(&node) => {}
+                () = reopen_disks(&node) => {}
             }
         };
         let serving = async {
@@ -238,6 +242,18 @@ async fn close(node: &Node, deadline: Instant) {
     let left = deadline_of().saturating_duration_since(Instant::now());
     if timeout(left, node.store.close(left)).await.is_err() {
         tracing::warn!(node = %node.id, "the chunk store hangs; it was not closed");
+    }
+}
+
+/// Brings disks into service that were missing at the start; runs until dropped.
+async fn reopen_disks(node: &Node) {
+    loop {
+        tokio::time::sleep(REOPEN_EVERY).await;
+        if node.store.reopen_disks().await {
+            node.verdicts.set_incomplete();
+            // The node registers again, with this disk.
+            node.tell();
+        }
     }
 }
 

@@ -28,7 +28,7 @@ struct State {
     reported: Option<ReplicaRef>,
     /// Replicas that the records now call sound, so that they need not be set aside any more.
     sound: BTreeSet<ReplicaRef>,
-    /// True if more were found than kept.
+    /// True if the store must be searched: more were found than kept, or a disk is new.
     is_incomplete: bool,
 }
 
@@ -37,6 +37,9 @@ impl Verdicts {
     /// again later.
     pub(crate) fn add(&self, verdict: ReplicaVerdict) -> bool {
         let mut state = self.lock();
+        if verdict.condition != ReplicaCondition::Sound {
+            state.sound.remove(&verdict.replica);
+        }
         let old = state.kept.get(&verdict.replica);
         if old.is_none() && state.kept.len() >= KEPT_MAX {
             state.is_incomplete = true;
@@ -55,13 +58,21 @@ impl Verdicts {
         self.lock().kept.contains_key(&replica)
     }
 
-    /// Removes a verdict with this number or an older one.
-    pub(crate) fn settle(&self, replica: ReplicaRef, number: u64) {
+    /// Removes a verdict with this number or an older one. The replica may be used again if the
+    /// verdict was sound and `recorded`, what the record says of it now, is sound, too: the record
+    /// may have a later verdict.
+    pub(crate) fn settle(
+        &self,
+        replica: ReplicaRef,
+        number: u64,
+        recorded: Option<ReplicaCondition>,
+    ) {
         let mut state = self.lock();
         let is_settled = |verdict: &&ReplicaVerdict| verdict.number <= number;
         let Some(verdict) = state.kept.get(&replica).filter(is_settled).copied() else { return };
         state.kept.remove(&replica);
-        if verdict.condition == ReplicaCondition::Sound {
+        let is_sound = verdict.condition == ReplicaCondition::Sound;
+        if is_sound && recorded == Some(ReplicaCondition::Sound) {
             state.sound.insert(replica);
         }
         drop(state);
@@ -89,12 +100,22 @@ impl Verdicts {
     pub(crate) async fn sound(&self) -> BTreeSet<ReplicaRef> {
         loop {
             let settled = self.settled.notified();
-            let sound = std::mem::take(&mut self.lock().sound);
+            let sound = self.lock().sound.clone();
             if !sound.is_empty() {
                 return sound;
             }
             settled.await;
         }
+    }
+
+    /// Returns true, once, if the records call the replica sound, and it was not found bad since.
+    pub(crate) fn take_sound(&self, replica: ReplicaRef) -> bool {
+        self.lock().sound.remove(&replica)
+    }
+
+    /// Notes that the store must be searched, as a disk came into service.
+    pub(crate) fn set_incomplete(&self) {
+        self.lock().is_incomplete = true;
     }
 
     /// Returns true, once, if the store must be searched for those left out.
@@ -141,7 +162,7 @@ mod tests {
                     break;
                 }
                 for ReplicaVerdict { replica, number, .. } in page {
-                    verdicts.settle(replica, number);
+                    verdicts.settle(replica, number, None);
                     left.remove(&(replica.chunk.0 as usize));
                 }
             }
@@ -176,19 +197,47 @@ mod tests {
         assert!(!verdicts.add(verdict(1, 6, Bad)), "nothing new");
         assert!(!verdicts.add(verdict(1, 4, Sound)), "older");
         assert!(verdicts.add(verdict(1, 7, Sound)));
-        verdicts.settle(replica(1), 6);
+        verdicts.settle(replica(1), 6, Some(Sound));
         assert_eq!(verdicts.page(), [verdict(1, 7, Sound)]);
-        verdicts.settle(replica(1), 7);
+        verdicts.settle(replica(1), 7, Some(Sound));
         assert_eq!(verdicts.page(), []);
     }
 
     #[tokio::test]
-    async fn replica_is_called_sound_once_its_verdict_is_settled() {
+    async fn k08_replica_is_called_sound_once_the_record_says_so() {
+        use ReplicaCondition::{Bad, Gone, Sound};
         let verdicts = Verdicts::default();
-        verdicts.add(verdict(1, 1, ReplicaCondition::Sound));
-        verdicts.add(verdict(2, 2, ReplicaCondition::Bad));
-        verdicts.settle(replica(1), 1);
-        verdicts.settle(replica(2), 2);
+        let settle = |chunk, condition, recorded| {
+            verdicts.add(verdict(chunk, chunk as u64, condition));
+            verdicts.settle(replica(chunk), chunk as u64, recorded);
+            assert!(!verdicts.has(replica(chunk)));
+        };
+        settle(1, Sound, Some(Sound));
+        settle(2, Bad, Some(Bad));
+        // The record has a later verdict, or names the replica no more.
+        settle(3, Sound, Some(Bad));
+        settle(4, Sound, Some(Gone));
+        settle(5, Sound, None);
+        settle(6, Bad, Some(Sound));
         assert_eq!(verdicts.sound().await, [replica(1)].into());
+        assert!(verdicts.take_sound(replica(1)) && !verdicts.take_sound(replica(1)));
+    }
+
+    #[test]
+    fn k08_replica_found_bad_before_it_is_reinstated_stays_set_aside() {
+        use ReplicaCondition::{Bad, Sound};
+        let verdicts = Verdicts::default();
+        for chunk in 0..KEPT_MAX {
+            verdicts.add(verdict(chunk, 1, Sound));
+        }
+        verdicts.settle(replica(1), 1, Some(Sound));
+        verdicts.settle(replica(2), 1, Some(Sound));
+        verdicts.add(verdict(1, 2, Bad));
+        verdicts.settle(replica(1), 2, Some(Bad));
+        for chunk in 0..2 {
+            verdicts.add(verdict(KEPT_MAX + chunk, 1, Sound));
+        }
+        assert!(!verdicts.add(verdict(2, 2, Bad)), "there is no room");
+        assert!(!verdicts.take_sound(replica(1)) && !verdicts.take_sound(replica(2)));
     }
 }

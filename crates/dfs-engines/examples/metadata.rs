@@ -209,6 +209,7 @@ fn registration(node: NodeId) -> Registration {
         node,
         cluster: None,
         registration: RegistrationNumber(0),
+        start: 0,
         address: format!("node-{}:7080", node.0),
         zone: String::new(),
         host: format!("node-{}", node.0),

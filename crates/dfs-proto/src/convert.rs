@@ -177,12 +177,18 @@ impl From<ReplicaRef> for v1::ReplicaRef {
 impl From<ReplicaVerdict> for v1::ReplicaVerdict {
     fn from(verdict: ReplicaVerdict) -> Self {
         let ReplicaVerdict { replica, number, condition, block } = verdict;
-        let condition = match condition {
-            ReplicaCondition::Sound => v1::ReplicaCondition::Sound,
-            ReplicaCondition::Bad => v1::ReplicaCondition::Bad,
-            ReplicaCondition::Gone => v1::ReplicaCondition::Gone,
-        };
-        Self { replica: Some(replica.into()), number, condition: condition.into(), block }
+        let condition = v1::ReplicaCondition::from(condition).into();
+        Self { replica: Some(replica.into()), number, condition, block }
+    }
+}
+
+impl From<ReplicaCondition> for v1::ReplicaCondition {
+    fn from(condition: ReplicaCondition) -> Self {
+        match condition {
+            ReplicaCondition::Sound => Self::Sound,
+            ReplicaCondition::Bad => Self::Bad,
+            ReplicaCondition::Gone => Self::Gone,
+        }
     }
 }
 

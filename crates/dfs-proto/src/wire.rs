@@ -394,13 +394,21 @@ pub fn verdict(
     verdict: v1::ReplicaVerdict,
 ) -> Result<ReplicaVerdict, FieldError> {
     let v1::ReplicaVerdict { replica, number, condition, block } = verdict;
-    let condition = match v1::ReplicaCondition::try_from(condition) {
-        Ok(v1::ReplicaCondition::Sound) => ReplicaCondition::Sound,
-        Ok(v1::ReplicaCondition::Bad) => ReplicaCondition::Bad,
-        Ok(v1::ReplicaCondition::Gone) => ReplicaCondition::Gone,
-        Ok(v1::ReplicaCondition::Unspecified) | Err(_) => return Err(unknown(field, condition)),
-    };
+    let condition = replica_condition(field, condition)?;
     Ok(ReplicaVerdict { replica: self::replica(field, replica)?, number, condition, block })
+}
+
+/// Parses the condition of a replica.
+pub fn replica_condition(
+    field: &'static str,
+    condition: i32,
+) -> Result<ReplicaCondition, FieldError> {
+    match v1::ReplicaCondition::try_from(condition) {
+        Ok(v1::ReplicaCondition::Sound) => Ok(ReplicaCondition::Sound),
+        Ok(v1::ReplicaCondition::Bad) => Ok(ReplicaCondition::Bad),
+        Ok(v1::ReplicaCondition::Gone) => Ok(ReplicaCondition::Gone),
+        Ok(v1::ReplicaCondition::Unspecified) | Err(_) => Err(unknown(field, condition)),
+    }
 }
 
 /// Parses a proof that a replica was read, without verifying its seal.

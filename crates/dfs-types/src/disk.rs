@@ -16,9 +16,10 @@ pub enum DiskState {
     Returning,
     /// An operation has not returned for so long that the disk is not used until it does.
     Hung,
-    /// Its directory is empty, as if it were not mounted. Not in service.
+    /// Its directory is empty or locked, or an operation on it has not returned since the node
+    /// started. Not in service until it can be read.
     Missing,
-    /// Out of service after errors.
+    /// Out of service after errors, until the node is restarted.
     Failed,
 }
 

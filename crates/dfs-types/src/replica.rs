@@ -37,7 +37,7 @@ impl fmt::Display for Part {
 pub enum ReplicaCondition {
     /// Complete, and every block that was read matches its checksum.
     Sound,
-    /// A block does not match its checksum, or its metadata is damaged.
+    /// A block does not match its checksum or stays unreadable, or its metadata is damaged.
     Bad,
     /// The disk is in service and does not hold it.
     Gone,

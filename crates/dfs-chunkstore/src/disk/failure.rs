@@ -4,6 +4,7 @@ use std::io;
 
 use rustix::io::Errno;
 
+use super::identity_file::DiskIdentity;
 use super::volume::Disk;
 use crate::{Registration, StoreError};
 
@@ -18,8 +19,8 @@ pub(super) enum Condition {
         registration: Option<Registration>,
         why: String,
     },
-    /// Its directory is empty.
-    Missing,
+    /// Not available since the store was opened, for this reason.
+    Missing(String),
     /// Out of service for this reason.
     Failed(String),
 }
@@ -57,7 +58,37 @@ impl Disk {
     }
 
     pub(super) fn is_out_of_service(&self) -> bool {
-        matches!(*self.condition(), Condition::Missing | Condition::Failed(_))
+        matches!(*self.condition(), Condition::Missing(_) | Condition::Failed(_))
+    }
+
+    pub(super) fn is_missing(&self) -> bool {
+        matches!(*self.condition(), Condition::Missing(_))
+    }
+
+    /// Records why the disk is not available, unless it has failed.
+    pub(super) fn stay_missing(&self, why: String) {
+        let mut condition = self.condition();
+        if !matches!(*condition, Condition::Failed(_)) {
+            *condition = Condition::Missing(why);
+        }
+    }
+
+    /// Puts a missing disk in service, unless it has failed.
+    pub(super) fn return_from_absence(&self, to: Condition) {
+        let mut condition = self.condition();
+        if matches!(*condition, Condition::Missing(_)) {
+            *condition = to;
+        }
+    }
+
+    /// Reads its identity. An error does not fail the disk.
+    pub(super) fn probe(&self) -> Result<(), StoreError> {
+        let disk = || self.folder.display().to_string();
+        DiskIdentity::probe(&*self.fs, &self.folder).map_err(|source| StoreError::Io {
+            action: "reading the identity",
+            disk: disk(),
+            source,
+        })
     }
 
     pub(super) fn out_of_service(&self) -> StoreError {

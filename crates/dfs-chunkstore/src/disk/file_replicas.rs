@@ -62,7 +62,7 @@ impl Disk {
     /// Deletes a large replica, durably. Returns false if it was deleted meanwhile.
     pub(super) fn delete_file(&self, chunk: ChunkId, entry: &Entry) -> Result<bool, StoreError> {
         // Held to the end: a later replica would have the same path.
-        let Some(_claim) = self.index.take(chunk, entry) else { return Ok(false) };
+        let Some(_claim) = self.index.take(chunk, entry)? else { return Ok(false) };
         match self.fs.remove(&self.chunk_path(chunk)) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => {
                 // It still exists. If this error fails the disk, the index forgets it anyway.

@@ -5,7 +5,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use dfs_types::{DiskId, Level, RegistrationNumber};
 use tokio::sync::{Mutex as AsyncMutex, MutexGuard as AsyncMutexGuard};
 
+use super::failure::Condition;
 use super::identity_file::{DiskIdentity, KnownDisk};
+use super::open::missed;
 use super::volume::Disk;
 use crate::{Identity, Registration, StoreError};
 
@@ -17,7 +19,6 @@ use crate::{Identity, Registration, StoreError};
 /// the registration written never decreases, not even after an interrupted one, and the first write
 /// that marks it as settled goes to the only disk that may not have it yet.
 pub(super) struct Identities {
-    starts: u64,
     disks: Vec<Arc<Disk>>,
     current: Mutex<Identity>,
     /// Held while identities are changed.
@@ -31,16 +32,28 @@ pub(super) struct Changing {
     known: Vec<KnownDisk>,
 }
 
+impl Changing {
+    /// Returns whether the disk is one of the node's.
+    pub(super) fn names(&self, disk: DiskId) -> bool {
+        self.known.iter().any(|known| known.disk == disk)
+    }
+
+    fn add(&mut self, disk: &Disk) {
+        if !self.names(disk.id) {
+            self.known.push(KnownDisk { disk: disk.id, folder: disk.folder.clone() });
+        }
+    }
+}
+
 impl Identities {
     pub(super) fn new(
         identity: Identity,
         settled: RegistrationNumber,
-        starts: u64,
         known: Vec<KnownDisk>,
         disks: Vec<Arc<Disk>>,
     ) -> Self {
         let changing = AsyncMutex::new(Changing { settled, known });
-        Self { starts, disks, current: Mutex::new(identity), changing }
+        Self { disks, current: Mutex::new(identity), changing }
     }
 
     /// Returns the newest registration that may be on any disk, and the level that is on all of
@@ -73,7 +86,7 @@ impl Identities {
         let in_service = self.disks.iter().filter(|disk| !disk.is_out_of_service());
         let mut writes = Vec::new();
         for disk in in_service {
-            let content = self.content(disk, identity, changing, changing.settled);
+            let content = content(disk, identity, changing, changing.settled);
             writes.push((disk, disk.start_writing_identity(content, true).await));
         }
         let mut first_error = None;
@@ -84,10 +97,7 @@ impl Identities {
             };
             match written {
                 Ok(()) => {
-                    if changing.known.iter().all(|known| known.disk != disk.id) {
-                        let folder = disk.folder.clone();
-                        changing.known.push(KnownDisk { disk: disk.id, folder });
-                    }
+                    changing.add(disk);
                 }
                 Err(error) => {
                     if is_left_behind(&error) {
@@ -101,6 +111,35 @@ impl Identities {
             Some(error) if self.current_disks().is_empty() => Err(error),
             _ => Ok(()),
         }
+    }
+
+    /// Writes the identity of this start to a disk that was not available before and has this
+    /// registration. Returns the condition that it is in then: returning if it missed a
+    /// registration, or is full.
+    pub(super) async fn admit(
+        &self,
+        disk: &Arc<Disk>,
+        registration: Option<Registration>,
+        changing: &mut Changing,
+    ) -> Result<Condition, StoreError> {
+        let identity = self.current();
+        let number = registration.map_or_else(RegistrationNumber::default, |own| own.number);
+        let is_current = number >= changing.settled;
+        let content = DiskIdentity {
+            registration: if is_current { identity.registration } else { registration },
+            ..content(disk, identity, changing, changing.settled)
+        };
+        match disk.write_identity(content).await {
+            Err(error @ StoreError::NoSpace(_)) => {
+                return Ok(Condition::Returning { registration, why: error.to_string() });
+            }
+            written => written?,
+        }
+        changing.add(disk);
+        if is_current {
+            return Ok(Condition::Current);
+        }
+        Ok(Condition::Returning { registration, why: missed(changing.settled) })
     }
 
     /// Writes a registration to all current disks, then marks it as settled on all of them.
@@ -119,18 +158,19 @@ impl Identities {
                 return Err(StoreError::OldRegistration { found, given });
             }
         }
-        let identity = Identity { registration: Some(registration), ..before };
+        let start = before.start.max(registration.number.0);
+        let identity = Identity { registration: Some(registration), start, ..before };
         // Even if this fails, a disk may have it.
         *self.get() = identity;
         let all = self.current_disks();
         for disk in all.iter().skip(1) {
-            let content = self.content(disk, identity, changing, changing.settled);
+            let content = content(disk, identity, changing, changing.settled);
             if let Err(error) = disk.write_identity(content).await {
                 self.leave_behind(disk, before.registration, error)?;
             }
         }
         for (number, disk) in all.iter().enumerate().filter(|(_, disk)| disk.is_current()) {
-            let content = self.content(disk, identity, changing, registration.number);
+            let content = content(disk, identity, changing, registration.number);
             match disk.write_identity(content).await {
                 Ok(()) => {}
                 // It has the registration, and others know that it is settled.
@@ -143,6 +183,9 @@ impl Identities {
             }
         }
         changing.settled = registration.number;
+        if let Some(disk) = all.first() {
+            disk.stamps.raise(start);
+        }
         Ok(())
     }
 
@@ -174,7 +217,7 @@ impl Identities {
         let identity = self.current();
         let content = DiskIdentity {
             registration: identity.registration,
-            ..self.content(disk, identity, changing, changing.settled)
+            ..content(disk, identity, changing, changing.settled)
         };
         disk.write_identity(content).await?;
         disk.end_return();
@@ -207,7 +250,7 @@ impl Identities {
     /// Writes the identity to all disks in service.
     async fn rewrite(&self, identity: Identity, changing: &Changing) -> Result<(), StoreError> {
         for disk in self.disks.iter().filter(|disk| !disk.is_out_of_service()) {
-            let content = self.content(disk, identity, changing, changing.settled);
+            let content = content(disk, identity, changing, changing.settled);
             match disk.write_identity(content).await {
                 Err(error) if !disk.is_out_of_service() => return Err(error),
                 _ => {}
@@ -235,26 +278,25 @@ impl Identities {
         }
         Ok(())
     }
+}
 
-    /// Returns the identity of a disk. A returning disk keeps its own registration.
-    fn content(
-        &self,
-        disk: &Disk,
-        identity: Identity,
-        changing: &Changing,
-        settled: RegistrationNumber,
-    ) -> DiskIdentity {
-        let Identity { node, secret, registration, level } = identity;
-        DiskIdentity {
-            node,
-            secret,
-            disk: disk.id,
-            starts: self.starts,
-            level,
-            registration: disk.registration(registration),
-            settled,
-            known: changing.known.clone(),
-        }
+/// Returns the identity of a disk. A returning disk keeps its own registration.
+fn content(
+    disk: &Disk,
+    identity: Identity,
+    changing: &Changing,
+    settled: RegistrationNumber,
+) -> DiskIdentity {
+    let Identity { node, secret, registration, level, start } = identity;
+    DiskIdentity {
+        node,
+        secret,
+        disk: disk.id,
+        starts: start,
+        level,
+        registration: disk.registration(registration),
+        settled,
+        known: changing.known.clone(),
     }
 }
 

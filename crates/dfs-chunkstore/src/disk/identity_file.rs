@@ -132,6 +132,13 @@ impl DiskIdentity {
         }
     }
 
+    /// Reads the file without its meaning, from the disk rather than from caches as far as possible.
+    pub(super) fn probe(fs: &dyn Fs, folder: &Path) -> io::Result<()> {
+        let file = fs.open(&folder.join(NAME), Opening::Existing)?;
+        file.drop_cached(0, LENGTH_MAX as u64);
+        file.read_at(0, LENGTH_MAX).map(drop)
+    }
+
     /// Replaces the identity of a directory atomically and durably.
     pub(super) fn write(&self, fs: &dyn Fs, folder: &Path) -> io::Result<()> {
         let new = folder.join(NAME_NEW);

@@ -142,22 +142,45 @@ impl Index {
         Ok(Claim { index: Arc::clone(self), key })
     }
 
-    /// Returns whether a replica is being replaced or removed.
+    /// Returns whether the place of a replica is claimed, to replace or to remove it.
     pub(super) fn is_claimed(&self, chunk: ChunkId, disk: u16) -> bool {
         self.lock().claimed.contains(&(chunk, disk))
     }
 
+    /// Returns the replica on a disk with this stamp; fails while the one there is being replaced or
+    /// removed.
+    pub(super) fn find_unclaimed(
+        &self,
+        chunk: ChunkId,
+        disk: u16,
+        stamp: Stamp,
+    ) -> Result<Option<Entry>, StoreError> {
+        let (key, chunks) = ((chunk, disk), self.lock());
+        if chunks.claimed.contains(&key) {
+            return Err(StoreError::Replacing(chunk));
+        }
+        Ok(chunks.sealed.get(&key).filter(|found| found.stamp == stamp).copied())
+    }
+
     /// Removes a replica from the index and claims its place, so that no other replica can take it
-    /// before this one is gone from the disk. `None` if there is no such replica, or it is claimed.
-    pub(super) fn take(self: &Arc<Self>, chunk: ChunkId, entry: &Entry) -> Option<Claim> {
+    /// before this one is gone from the disk. `None` if there is no such replica; fails while it is
+    /// being replaced or removed.
+    pub(super) fn take(
+        self: &Arc<Self>,
+        chunk: ChunkId,
+        entry: &Entry,
+    ) -> Result<Option<Claim>, StoreError> {
         let key = (chunk, entry.disk);
         let mut chunks = self.lock();
-        chunks.sealed.get(&key).filter(|found| found.stamp == entry.stamp)?;
-        if !chunks.claimed.insert(key) {
-            return None;
+        if chunks.claimed.contains(&key) {
+            return Err(StoreError::Replacing(chunk));
         }
+        if chunks.sealed.get(&key).is_none_or(|found| found.stamp != entry.stamp) {
+            return Ok(None);
+        }
+        chunks.claimed.insert(key);
         chunks.sealed.remove(&key);
-        Some(Claim { index: Arc::clone(self), key })
+        Ok(Some(Claim { index: Arc::clone(self), key }))
     }
 
     /// Returns the replicas of a chunk, one for each disk that has one.
@@ -226,5 +249,46 @@ impl Index {
             found.push((*chunk, *entry));
         }
         found
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use dfs_types::{Crc32c, Sha256};
+
+    use super::*;
+
+    const CHUNK: ChunkId = ChunkId(1);
+
+    fn entry(stamp: u64) -> Entry {
+        Entry {
+            seal: ChunkSeal { length: 1, crc32c: Crc32c(0), sha256: Sha256([0; 32]) },
+            stamp: Stamp(stamp),
+            place: Place::File,
+            disk: 0,
+            path_length: 0,
+            is_set_aside: false,
+        }
+    }
+
+    #[test]
+    fn k08_replica_that_is_being_replaced_or_removed_is_not_absent() {
+        let index = Arc::new(Index::default());
+        index.insert(CHUNK, entry(1));
+        let is_busy = || {
+            let take = index.take(CHUNK, &entry(1));
+            let find = index.find_unclaimed(CHUNK, 0, Stamp(1));
+            matches!((take, find), (Err(StoreError::Replacing(_)), Err(StoreError::Replacing(_))))
+        };
+        let replacement = index.claim_replacement(CHUNK, &entry(1)).unwrap();
+        assert!(is_busy());
+        drop(replacement);
+        let removal = index.take(CHUNK, &entry(1)).unwrap().unwrap();
+        assert!(is_busy(), "its file may still be there");
+        drop(removal);
+        assert!(index.take(CHUNK, &entry(1)).unwrap().is_none());
+        index.insert(CHUNK, entry(2));
+        assert_eq!(index.find_unclaimed(CHUNK, 0, Stamp(1)).unwrap(), None);
+        assert!(index.take(CHUNK, &entry(1)).unwrap().is_none());
     }
 }

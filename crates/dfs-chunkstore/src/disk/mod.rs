@@ -19,7 +19,7 @@
 //! | how is a replica of unknown origin made durable | [`restamp`] |
 //! | what is there, and is there room | [`index`], [`space`] |
 //! | one disk | [`volume`] |
-//! | when it is out of service, slow or hung | [`failure`], [`watchdog`] |
+//! | when it is out of service, slow or hung | [`failure`], [`watchdog`], [`reopen`] |
 //! | what tells replicas apart | [`stamps`] |
 
 mod agreement;
@@ -34,6 +34,7 @@ mod open;
 mod read;
 mod recent;
 mod record;
+mod reopen;
 mod restamp;
 mod scan;
 mod segments;
@@ -56,6 +57,7 @@ use self::index::{Entry, Index, Place};
 use self::open::Folder;
 use self::read::Verified;
 use self::record::{Layout, State};
+use self::reopen::{Attempt, HANGS};
 use self::space::{Reservation, share_file_systems};
 use self::volume::Disk;
 use self::writer::{SMALL_MAX, Writer};
@@ -77,6 +79,8 @@ pub struct DiskStore {
     index: Arc<Index>,
     disks: Vec<Arc<Disk>>,
     identities: Arc<Identities>,
+    /// The newest write level that is read.
+    level: Level,
     is_closed: AtomicBool,
 }
 
@@ -85,8 +89,9 @@ impl DiskStore {
     /// sealed chunks. All disks are opened in parallel, each with as many threads as `pool`.
     ///
     /// Directories that are all empty become a new node; an empty one among others becomes a new disk of
-    /// the node, unless a disk of the node was in it: that one is missing. A disk that cannot be
-    /// opened is left out of service; one that missed a registration is returning. Fails if no disk
+    /// the node, unless a disk of the node was in it: that one is missing, as is one that is locked
+    /// or hangs; see [`IdentityStore::reopen_disks`]. A disk that cannot be opened for another reason
+    /// has failed; one that missed a registration is returning. Fails if no disk
     /// can be opened and says which node it belongs to, or if disks do not belong together.
     pub async fn open(
         config: Config,
@@ -103,9 +108,10 @@ impl DiskStore {
             let (fs, path, level) = (Arc::clone(&folder.fs), folder.path.clone(), config.level);
             opening.push(folder.pool.start(move || Folder::take(&*fs, &path, level)).await);
         }
-        let mut found = Vec::new();
-        for (opened, folder) in opening.into_iter().zip(&folders) {
-            let opened = folder.watch.unless_hung(opened).await;
+        let (mut found, mut unfinished) = (Vec::new(), Vec::new());
+        for (mut opening, folder) in opening.into_iter().zip(&folders) {
+            let opened = folder.watch.unless_hung(&mut opening).await;
+            unfinished.push(opened.is_none().then_some(opening));
             let opened = opened.ok_or_else(|| OpenError::Hung(folder.path.clone()));
             let opened = opened.and_then(|opened| opened.unwrap_or_else(|panic| Err(panic.into())));
             found.push(match opened {
@@ -114,9 +120,12 @@ impl DiskStore {
             });
         }
         let agreed = open::agree(&config, folders, found, &random)?;
-        let open::Agreed { identity, settled, starts, known, index, disks, new } = agreed;
+        let open::Agreed { identity, settled, known, index, disks, new } = agreed;
+        for (disk, opening) in disks.iter().zip(unfinished) {
+            *disk.attempt.lock().await = opening.map(Attempt::Opening);
+        }
         open::sync_parents(new).await;
-        let identities = Identities::new(identity, settled, starts, known, disks.clone());
+        let identities = Identities::new(identity, settled, known, disks.clone());
         {
             let mut changing = identities.lock().await;
             identities.start(&mut changing).await.map_err(OpenError::NoIdentity)?;
@@ -124,28 +133,24 @@ impl DiskStore {
         let mut scans = Vec::new();
         for disk in &disks {
             disk.commits.open(disk.pool.reserve().await);
-            let scanned = Arc::clone(disk);
-            scans.push((disk, disk.pool.start(move || open::recover(&scanned)).await));
-        }
-        for (disk, scan) in scans {
-            match disk.unless_hung(scan).await.and_then(|scan| Ok(scan?)) {
-                Ok(replicas) => {
-                    let mut replaced = Vec::new();
-                    for (chunk, entry) in replicas {
-                        disk.space.add(entry.size());
-                        replaced.extend(index.adopt(chunk, entry).map(|old| (chunk, old)));
-                    }
-                    // Left by a crash between a replica and the end of the one it replaced.
-                    for (chunk, old) in replaced {
-                        let on = Arc::clone(disk);
-                        let _ = disk.pool.run(move || on.free_replaced(chunk, &old)).await;
-                    }
-                }
-                Err(error) => disk.fail(&error),
+            if !disk.is_out_of_service() {
+                let scanned = Arc::clone(disk);
+                scans.push((disk, disk.pool.start(move || open::recover(&scanned)).await));
             }
         }
-        let identities = Arc::new(identities);
-        Ok(Self { index, disks, identities, is_closed: AtomicBool::new(false) })
+        for (disk, mut scan) in scans {
+            match disk.unless_hung(&mut scan).await {
+                Ok(Ok(replicas)) => disk.add_replicas(replicas).await,
+                Ok(Err(error)) => disk.fail(&error),
+                Err(_) => {
+                    let registration = disk.registration(identities.current().registration);
+                    *disk.attempt.lock().await = Some(Attempt::Scanning(registration, scan));
+                    disk.stay_missing(HANGS.to_owned());
+                }
+            }
+        }
+        let (identities, level) = (Arc::new(identities), config.level);
+        Ok(Self { index, disks, identities, level, is_closed: AtomicBool::new(false) })
     }
 
     fn check_open(&self) -> Result<(), StoreError> {
@@ -259,6 +264,15 @@ impl IdentityStore for DiskStore {
         let mut changing = self.identities.lock().await;
         self.check_open()?;
         self.identities.forget(disks, &mut changing).await
+    }
+
+    async fn reopen_disks(&self) -> bool {
+        let mut is_any_back = false;
+        for disk in &self.disks {
+            let is_open = self.check_open().is_ok();
+            is_any_back |= is_open && disk.reopen(&self.identities, self.level).await;
+        }
+        is_any_back
     }
 
     fn set_retiring(&self, disks: &[DiskId]) {
@@ -395,15 +409,26 @@ impl ChunkStore for DiskStore {
         Ok(found.map(|(id, entry)| self.describe(id, &entry)).collect())
     }
 
-    async fn delete(&self, replica: ReplicaRef) -> Result<bool, StoreError> {
-        let (disk, entry) = match self.find(replica) {
-            Err(StoreError::NotFound(_)) => return Ok(false),
-            found => found?,
-        };
-        let ReplicaRef { chunk, stamp, .. } = replica;
-        if self.index.is_claimed(chunk, entry.disk) {
-            return Err(StoreError::Replacing(chunk));
+    async fn probe(&self, disk: DiskId) -> Result<(), StoreError> {
+        self.check_open()?;
+        let disk = self.disks.iter().find(|it| it.id == disk).ok_or(StoreError::NoDisk(disk))?;
+        let on = Arc::clone(disk);
+        disk.run(move || on.probe()).await?
+    }
+
+    fn fail_disk(&self, disk: DiskId, why: &str) {
+        if let Some(disk) = self.disks.iter().find(|it| it.id == disk) {
+            disk.fail(&why);
         }
+    }
+
+    async fn delete(&self, replica: ReplicaRef) -> Result<bool, StoreError> {
+        self.check_open()?;
+        let ReplicaRef { chunk, part, disk, stamp } = replica;
+        let disk = self.disks.iter().find(|it| it.id == disk && part == Part::WHOLE);
+        let Some(disk) = disk.map(Arc::clone) else { return Ok(false) };
+        let found = self.index.find_unclaimed(chunk, disk.number, stamp)?;
+        let Some(entry) = found else { return Ok(false) };
         match entry.place {
             Place::Record { .. } => disk.mark_record(chunk, stamp, State::Dead).await,
             Place::File => change_file(disk, move |disk| disk.delete_file(chunk, &entry)).await,

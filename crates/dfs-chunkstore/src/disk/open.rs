@@ -12,6 +12,7 @@ use super::failure::{Condition, is_disk_failure};
 use super::identity_file::{DiskIdentity, KnownDisk, LOCK_NAME, is_empty_disk};
 use super::index::{Entry, Index, Place};
 use super::record::{Binding, HEAD, Head, Layout, State};
+use super::reopen::{EMPTY, HANGS};
 use super::scan::{UNREADABLE_MAX, scan};
 use super::segments::{Segments, parse_name};
 use super::space::{DiskSpace, FileSystems, Limits};
@@ -36,17 +37,16 @@ const NO_SPACE: Space = Space { total: 0, available: 0, file_system: None };
 
 /// A locked directory.
 pub(super) struct Found {
-    lock: Box<dyn FsLock>,
+    pub(super) lock: Box<dyn FsLock>,
     space: Space,
     /// `None` in an empty directory.
-    identity: Option<DiskIdentity>,
+    pub(super) identity: Option<DiskIdentity>,
 }
 
 /// A store whose identity is known, before the disks are scanned.
 pub(super) struct Agreed {
     pub(super) identity: Identity,
     pub(super) settled: RegistrationNumber,
-    pub(super) starts: u64,
     pub(super) known: Vec<KnownDisk>,
     pub(super) index: Arc<Index>,
     pub(super) disks: Vec<Arc<Disk>>,
@@ -126,11 +126,7 @@ pub(super) fn agree(
                 (old.disk, Condition::Current, Some(lock))
             }
             Ok(Found { lock, identity: Some(old), .. }) => {
-                let why = format!(
-                    "it was absent when the node registered with number {}; what it holds is \
-                     served, and the coordinator compares it with its records",
-                    agreed.settled
-                );
+                let why = missed(agreed.settled);
                 tracing::warn!(disk = %folder.path.display(), "the disk is returning: {why}");
                 let registration = old.registration;
                 (old.disk, Condition::Returning { registration, why }, Some(lock))
@@ -141,10 +137,19 @@ pub(super) fn agree(
                         disk = %folder.path.display(), %id,
                         "the directory is empty, but a disk of this node was in it: not in service"
                     );
-                    (id, Condition::Missing, None)
+                    (id, Condition::Missing(EMPTY.to_owned()), None)
                 }
                 None => (DiskId::random(&**random), Condition::Current, Some(lock)),
             },
+            Err(error @ (OpenError::Hung(_) | OpenError::InUse(_))) => {
+                let id = recorded.unwrap_or_else(|| DiskId::random(&**random));
+                tracing::error!(disk = %folder.path.display(), "the disk is not in service yet: {error}");
+                let why = match error {
+                    OpenError::Hung(_) => HANGS.to_owned(),
+                    error => error.to_string(),
+                };
+                (id, Condition::Missing(why), None)
+            }
             Err(error) => {
                 // An id that is not known is chosen for display only: a failed disk never registers.
                 let id = recorded.unwrap_or_else(|| DiskId::random(&**random));
@@ -170,8 +175,16 @@ pub(super) fn agree(
         disks.push(disk);
     }
     let Agreement { registration, settled, level, known, .. } = agreed;
-    let identity = Identity { node, secret, registration, level };
-    Ok(Agreed { identity, settled, starts, known, index, disks, new: new_disks })
+    let identity = Identity { node, secret, registration, level, start: starts };
+    Ok(Agreed { identity, settled, known, index, disks, new: new_disks })
+}
+
+/// Returns why a disk that missed the registration with this number is returning.
+pub(super) fn missed(settled: RegistrationNumber) -> String {
+    format!(
+        "it was absent when the node registered with number {settled}; what it holds is served, \
+         and the coordinator compares it with its records"
+    )
 }
 
 /// Makes the names of new disks durable. A disk whose parent cannot be synced is taken out of
@@ -220,13 +233,10 @@ fn failed(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> OpenEr
     move |source| OpenError::Io { action, path, source }
 }
 
-/// Finds the sealed replicas on a disk, and removes everything else. An unreadable disk is taken
-/// out of service.
+/// Finds the sealed replicas on a disk, and removes everything else. An unreadable disk is failed.
 pub(super) fn recover(disk: &Disk) -> Vec<(ChunkId, Entry)> {
     let mut replicas = Vec::new();
-    if disk.is_out_of_service() {
-        return replicas;
-    }
+    disk.clear_damaged();
     let found =
         recover_files(disk, &mut replicas).and_then(|()| recover_segments(disk, &mut replicas));
     if let Err(error) = found {

@@ -16,6 +16,7 @@ use super::identity_file::DiskIdentity;
 use super::index::{Entry, Index, Place};
 use super::open::Folder;
 use super::recent::{FileKey, Recent};
+use super::reopen::Attempt;
 use super::segments::Segments;
 use super::space::DiskSpace;
 use super::stamps::Stamps;
@@ -65,6 +66,8 @@ pub(super) struct Disk {
     /// Held while its identity is written.
     identity_turn: Arc<AsyncMutex<()>>,
     lock: Mutex<Option<Box<dyn FsLock>>>,
+    /// Held while the disk is brought into service.
+    pub(super) attempt: AsyncMutex<Option<Attempt>>,
 }
 
 /// What was found when a disk was opened.
@@ -115,6 +118,7 @@ impl Disk {
             is_retiring: AtomicBool::new(false),
             identity_turn: Arc::default(),
             lock: Mutex::new(lock),
+            attempt: AsyncMutex::default(),
         }
     }
 
@@ -196,6 +200,16 @@ impl Disk {
     /// Unlocks the directory for another process.
     pub(super) fn unlock(&self) {
         self.in_flight.close();
+        self.release();
+    }
+
+    /// Keeps the lock of the directory.
+    pub(super) fn keep(&self, lock: Box<dyn FsLock>) {
+        *self.lock.lock().unwrap_or_else(PoisonError::into_inner) = Some(lock);
+    }
+
+    /// Releases the lock of the directory, so that it can be opened again.
+    pub(super) fn release(&self) {
         self.lock.lock().unwrap_or_else(PoisonError::into_inner).take();
     }
 
@@ -258,6 +272,11 @@ impl Disk {
         self.damaged.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
+    /// Forgets the damaged heads, before the disk is read again.
+    pub(super) fn clear_damaged(&self) {
+        self.damaged.lock().unwrap_or_else(PoisonError::into_inner).clear();
+    }
+
     /// Records whether the cluster wants it emptied.
     pub(super) fn set_retiring(&self, is_retiring: bool) {
         self.is_retiring.store(is_retiring, Ordering::Release);
@@ -280,12 +299,7 @@ impl Disk {
         let condition = self.condition();
         let (state, why) = match (&*condition, pace) {
             (Condition::Failed(why), _) => (DiskState::Failed, why.as_str()),
-            (Condition::Missing, _) => (
-                DiskState::Missing,
-                "the directory is empty, but a disk of this node was in it: mount the disk and \
-                 restart the node; if the disk is gone for good, give its replacement another \
-                 directory",
-            ),
+            (Condition::Missing(why), _) => (DiskState::Missing, why.as_str()),
             (_, Pace::Hung) => {
                 (DiskState::Hung, "an operation does not return: check the disk and its driver")
             }

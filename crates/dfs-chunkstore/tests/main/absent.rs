@@ -5,8 +5,8 @@ use std::path::Path;
 use bytes::Bytes;
 use dfs_chunkstore::sim::{Operation, SimFs};
 use dfs_chunkstore::{
-    ChunkStore as _, DiskStore, Fs as _, IdentityStore as _, OpenError, Opening, SealedChunk,
-    StoreError, conformance,
+    ChunkStore as _, DiskStore, Fs as _, Identity, IdentityStore as _, OpenError, Opening,
+    SealedChunk, StoreError, conformance,
 };
 use dfs_types::{ChunkId, DiskState, ErrorCode};
 
@@ -24,9 +24,14 @@ fn write(fs: &SimFs, path: &str, text: &'static str) {
 
 /// Puts chunks until each of two disks has one; returns one of each, in order of the disks.
 async fn one_on_each(store: &DiskStore) -> [SealedChunk; 2] {
+    one_on_each_after(store, 0).await
+}
+
+/// Like [`one_on_each`], with chunks greater than `first`.
+async fn one_on_each_after(store: &DiskStore, first: u128) -> [SealedChunk; 2] {
     let disks: Vec<_> = store.usage().iter().map(|disk| disk.disk).collect();
     let mut found = [None; 2];
-    for number in 1.. {
+    for number in first + 1.. {
         let sealed = conformance::put(store, ChunkId(number), LARGE).await.unwrap();
         let at = disks.iter().position(|disk| *disk == sealed.disk).unwrap();
         found[at].get_or_insert(sealed);
@@ -67,7 +72,8 @@ async fn d05_disk_that_cannot_be_opened_does_not_stop_the_others() {
         fault(&fs);
         let store = open_sim(&fs, config(&BOTH), 2).await.unwrap();
         assert_eq!(states(&store), [DiskState::Healthy, DiskState::Failed], "{name}");
-        assert_eq!(store.identity(), identity, "{name}");
+        let start = identity.start + 1;
+        assert_eq!(store.identity(), Identity { start, ..identity }, "{name}");
         let ids: Vec<_> = store.usage().iter().map(|disk| disk.disk).collect();
         assert_eq!(ids, [disks[0].disk, disks[1].disk], "the other identities know its id: {name}");
         let reason = store.usage()[1].reason.clone();
@@ -169,6 +175,7 @@ async fn d01_empty_folder_where_a_disk_was_is_missing_not_new() {
     assert!(usage.reason.contains("another directory"), "{}", usage.reason);
     conformance::assert_whole(&store, on_a.chunk, LARGE).await;
     assert_eq!(store.stat(on_b.replica()).await.unwrap(), None);
+    assert!(!store.reopen_disks().await, "it is still empty");
     store.store_registration(numbered(2)).await.unwrap();
     let refused = store.settle_disk(id).await;
     assert!(matches!(refused, Err(StoreError::Io { .. })), "{refused:?}");
@@ -194,6 +201,114 @@ async fn d01_empty_folder_where_a_disk_was_is_missing_not_new() {
     store.forget_disks(&[id]).await.unwrap();
     let store = reopen(&mounted, store, &BOTH, 4).await;
     assert_eq!((store.usage()[1].disk, store.usage()[1].state), (id, Returning));
+}
+
+/// K8: a node on an older image of its disks draws no number again that the cluster may know.
+#[tokio::test]
+async fn k08_registration_lifts_the_numbers_of_an_older_image() {
+    let fs = SimFs::new();
+    let store = open_sim(&fs, config(&BOTH), 1).await.unwrap();
+    store.store_registration(numbered(2)).await.unwrap();
+    drop(store);
+    fs.crash();
+    let image = fs.fork();
+    let mut greatest = 0;
+    for seed in 2..9 {
+        let store = open_sim(&fs, config(&BOTH), seed).await.unwrap();
+        // As a coordinator numbers registrations.
+        let number = store.identity().start + 1;
+        store.store_registration(numbered(number)).await.unwrap();
+        assert!(store.verdict_number() > greatest);
+        greatest = store.verdict_number();
+    }
+    let store = open_sim(&image, config(&BOTH), 9).await.unwrap();
+    assert!(store.verdict_number() < greatest);
+    let number = greatest_registration(&fs).await + 1;
+    store.store_registration(numbered(number)).await.unwrap();
+    assert!(store.verdict_number() > greatest);
+    let sealed = conformance::put(&store, ChunkId(1), SMALL).await.unwrap();
+    assert!(sealed.stamp.0 > greatest);
+    drop(store);
+    image.crash();
+    // Also after it starts again, with any of its disks.
+    for folder in BOTH {
+        let store = open_sim(&image.fork(), config(&[folder]), 10).await.unwrap();
+        assert!(store.verdict_number() > sealed.stamp.0, "{folder}");
+    }
+}
+
+async fn greatest_registration(fs: &SimFs) -> u64 {
+    let store = open_sim(&fs.fork(), config(&BOTH), 99).await.unwrap();
+    store.identity().registration.unwrap().number.0
+}
+
+/// K4: a directory that is locked at the start is missing until it is free.
+#[tokio::test]
+async fn k04_locked_disk_is_missing_until_it_is_free() {
+    use DiskState::{Healthy, Missing};
+    let fs = SimFs::new();
+    let store = open_sim(&fs, config(&BOTH), 1).await.unwrap();
+    store.store_registration(numbered(1)).await.unwrap();
+    let [on_a, on_b] = one_on_each(&store).await;
+    drop(store);
+    fs.crash();
+    let held = fs.lock(Path::new("/b/dfs-lock")).unwrap();
+    let store = open_sim(&fs, config(&BOTH), 2).await.unwrap();
+    assert_eq!(states(&store), [Healthy, Missing]);
+    assert!(!store.reopen_disks().await);
+    assert!(store.usage()[1].reason.contains("in use by another process"));
+    assert_eq!(store.stat(on_b.replica()).await.unwrap(), None);
+    drop(held);
+    assert!(store.reopen_disks().await);
+    assert_eq!(states(&store), [Healthy; 2]);
+    for sealed in [on_a, on_b] {
+        conformance::assert_whole(&store, sealed.chunk, LARGE).await;
+    }
+    assert!(!store.reopen_disks().await, "nothing is missing");
+    // It has the identity of this start: its stamps do not repeat when it is alone.
+    let stamps = [one_on_each_after(&store, 100).await, one_on_each_after(&store, 200).await];
+    let store = reopen(&fs, store, &["/b"], 3).await;
+    let next = conformance::put(&store, ChunkId(300), LARGE).await.unwrap();
+    assert!(stamps.iter().flatten().all(|sealed| next.stamp > sealed.stamp));
+}
+
+/// K4: a missing disk that a later start has used could get stamps again that it already has.
+#[tokio::test]
+async fn k04_missing_disk_of_a_later_start_is_used_after_a_restart() {
+    use DiskState::{Healthy, Missing};
+    let fs = SimFs::new();
+    let store = open_sim(&fs, config(&BOTH), 1).await.unwrap();
+    store.store_registration(numbered(1)).await.unwrap();
+    let store = reopen(&fs, store, &["/b"], 2).await;
+    drop(store);
+    let held = fs.lock(Path::new("/b/dfs-lock")).unwrap();
+    let store = open_sim(&fs, config(&BOTH), 3).await.unwrap();
+    drop(held);
+    assert!(!store.reopen_disks().await);
+    assert_eq!(states(&store), [Healthy, Missing]);
+    assert_eq!(store.usage()[1].reason, "/b: restart the node to use the disk");
+    let store = reopen(&fs, store, &BOTH, 4).await;
+    assert_eq!(states(&store), [Healthy; 2]);
+}
+
+/// K4: another disk than the one that is missing does not take its place.
+#[tokio::test]
+async fn k04_disk_of_another_node_does_not_take_the_place_of_a_missing_one() {
+    let fs = SimFs::new();
+    let store = open_sim(&fs, config(&BOTH), 1).await.unwrap();
+    store.store_registration(numbered(1)).await.unwrap();
+    let other = SimFs::new();
+    drop(open_sim(&other, config(&["/b"]), 9).await.unwrap());
+    drop(store);
+    let held = fs.lock(Path::new("/b/dfs-lock")).unwrap();
+    let store = open_sim(&fs, config(&BOTH), 2).await.unwrap();
+    drop(held);
+    let file = other.open(Path::new("/b/dfs-identity"), Opening::Existing).unwrap();
+    let identity = file.read_at(0, 4096).unwrap();
+    let file = fs.open(Path::new("/b/dfs-identity"), Opening::Create).unwrap();
+    file.write_at(0, &[identity]).unwrap();
+    assert!(!store.reopen_disks().await);
+    assert!(store.usage()[1].reason.contains("belongs to another node"));
 }
 
 /// R1: a disk that comes back may have a replica of a chunk that was written to another disk since.

@@ -56,6 +56,35 @@ async fn failed_sync_fails_the_chunk_and_its_disk() {
 }
 
 #[tokio::test]
+async fn probe_tells_an_unreadable_file_from_an_unreadable_disk() {
+    let fs = SimFs::new();
+    let store = open_sim(&fs, config(&["/a"]), 1).await.unwrap();
+    conformance::put(&store, ChunkId(1), LARGE).await.unwrap();
+    let disk = store.usage()[0].disk;
+    fs.fail(Path::new("/a/chunks"), Operation::Read, EIO);
+    store.probe(disk).await.unwrap();
+    fs.fail(Path::new("/a"), Operation::Read, EIO);
+    let dark = store.probe(disk).await;
+    assert!(matches!(dark, Err(StoreError::Io { .. })), "{dark:?}");
+    assert_eq!(states(&store), [DiskState::Healthy], "a probe fails no disk");
+}
+
+#[tokio::test]
+async fn disk_failed_by_its_user_serves_nothing_until_the_next_start() {
+    let fs = SimFs::new();
+    let store = open_sim(&fs, config(&["/a"]), 1).await.unwrap();
+    let sealed = conformance::put(&store, ChunkId(1), SMALL).await.unwrap();
+    store.fail_disk(sealed.disk, "much is unreadable");
+    assert_eq!(states(&store), [DiskState::Failed]);
+    assert_eq!(store.usage()[0].reason, "/a: much is unreadable");
+    assert_eq!(store.stat(sealed.replica()).await.unwrap(), None);
+    drop(store);
+    fs.crash();
+    let store = open_sim(&fs, config(&["/a"]), 2).await.unwrap();
+    conformance::assert_whole(&store, ChunkId(1), SMALL).await;
+}
+
+#[tokio::test]
 async fn other_disks_take_over_from_a_failed_one() {
     for length in [SMALL, LARGE] {
         let fs = SimFs::new();

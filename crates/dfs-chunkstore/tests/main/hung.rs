@@ -3,6 +3,7 @@
 use std::io;
 use std::path::Path;
 use std::sync::{Arc, Condvar, Mutex};
+use std::time::Duration;
 
 use dfs_chunkstore::sim::SimFs;
 use dfs_chunkstore::{
@@ -15,16 +16,21 @@ use crate::support::{config, numbered, states};
 
 const LARGE: usize = 3 << 20;
 
-/// Holds all operations below `/b` while it is closed.
+/// Holds all operations below a directory while it is closed.
 #[derive(Default)]
 struct Gate {
-    is_closed: Mutex<bool>,
+    closed: Mutex<Option<&'static str>>,
     opened: Condvar,
 }
 
 impl Gate {
     fn set_closed(&self, is_closed: bool) {
-        *self.is_closed.lock().unwrap() = is_closed;
+        self.close(is_closed.then_some("/b"));
+    }
+
+    /// Closes it below this directory, or opens it.
+    fn close(&self, below: Option<&'static str>) {
+        *self.closed.lock().unwrap() = below;
         self.opened.notify_all();
     }
 }
@@ -33,15 +39,14 @@ impl FsHook for Gate {
     type Running<'a> = ();
 
     fn begin(&self, path: &Path, _call: FsCall) -> io::Result<()> {
-        if path.starts_with("/b") {
-            let is_closed = self.is_closed.lock().unwrap();
-            drop(self.opened.wait_while(is_closed, |is_closed| *is_closed).unwrap());
-        }
+        let closed = self.closed.lock().unwrap();
+        let holds = |below: &mut Option<&str>| below.is_some_and(|below| path.starts_with(below));
+        drop(self.opened.wait_while(closed, holds).unwrap());
         Ok(())
     }
 }
 
-/// A file system whose operations below `/b` hang while its gate is closed.
+/// A file system whose operations hang while its gate is closed.
 struct HangingFs {
     inner: SimFs,
     gate: Arc<Gate>,
@@ -150,28 +155,52 @@ async fn chunk_being_written_to_a_disk_that_hangs_fails() {
     }
 }
 
+/// D5, K4: a disk that hangs at the start, in any of its steps, is missing until it answers.
 #[tokio::test]
-async fn d05_disk_that_hangs_at_the_start_does_not_stop_the_others() {
-    let config = dfs_chunkstore::Config {
-        hung_after: std::time::Duration::from_secs(2),
-        ..config(&["/a", "/b"])
-    };
-    let fs = HangingFs::new();
-    let open = async || {
-        let random = Arc::new(SeededRandom::new(1));
-        DiskStore::open(config.clone(), fs.hooked(), Pool::threads(2), random).await
-    };
-    let store = open().await.unwrap();
-    store.store_registration(numbered(1)).await.unwrap();
-    let sealed = conformance::put(&store, ChunkId(1), LARGE).await.unwrap();
-    let disks: Vec<_> = store.usage().iter().map(|disk| disk.disk).collect();
-    assert_eq!(sealed.disk, disks[0]);
-    drop(store);
-    fs.inner.crash();
-    fs.gate.set_closed(true);
-    let store = open().await.unwrap();
-    assert_eq!(states(&store), [DiskState::Healthy, DiskState::Failed]);
-    assert_eq!(store.usage()[1].disk, disks[1]);
-    conformance::assert_whole(&store, ChunkId(1), LARGE).await;
-    fs.gate.set_closed(false);
+async fn d05_disk_that_hangs_at_the_start_is_missing_until_it_answers() {
+    use DiskState::{Healthy, Missing, Returning};
+    for (below, has_registered) in [("/b", false), ("/b", true), ("/b/chunks", true)] {
+        let config = dfs_chunkstore::Config {
+            slow_after: Duration::from_hours(1),
+            hung_after: Duration::from_secs(2),
+            ..config(&["/a", "/b"])
+        };
+        let fs = HangingFs::new();
+        let open = async || {
+            let random = Arc::new(SeededRandom::new(1));
+            DiskStore::open(config.clone(), fs.hooked(), Pool::threads(2), random).await
+        };
+        let store = open().await.unwrap();
+        store.store_registration(numbered(1)).await.unwrap();
+        let disks: Vec<_> = store.usage().iter().map(|disk| disk.disk).collect();
+        let mut sealed = Vec::new();
+        for number in 1..=2 {
+            sealed.push(conformance::put(&store, ChunkId(number), LARGE).await.unwrap());
+        }
+        sealed.sort_by_key(|sealed| sealed.disk != disks[0]);
+        let [on_a, on_b] = sealed[..] else { unreachable!() };
+        assert_eq!([on_a.disk, on_b.disk], disks[..]);
+        drop(store);
+        fs.inner.crash();
+        fs.gate.close(Some(below));
+        let store = open().await.unwrap();
+        assert_eq!(states(&store), [Healthy, Missing], "{below}");
+        assert_eq!(store.usage()[1].disk, disks[1]);
+        assert!(store.usage()[1].reason.contains("as soon as it answers"));
+        conformance::assert_whole(&store, on_a.chunk, LARGE).await;
+        if has_registered {
+            store.store_registration(numbered(2)).await.unwrap();
+        }
+        assert!(!store.reopen_disks().await, "it still hangs");
+        fs.gate.close(None);
+        while !store.reopen_disks().await {
+            tokio::task::yield_now().await;
+        }
+        let expected = if has_registered { Returning } else { Healthy };
+        assert_eq!(states(&store), [Healthy, expected], "{below}");
+        conformance::assert_whole(&store, on_b.chunk, LARGE).await;
+        assert_eq!(store.usage()[1].chunks, 1);
+        store.settle_disk(disks[1]).await.unwrap();
+        assert!(store.delete(on_b.replica()).await.unwrap());
+    }
 }

@@ -157,6 +157,33 @@ async fn file_with_only_corrupt_replicas_is_unreadable() {
     }
 }
 
+/// K8: a replica that could not be tried may be intact.
+#[tokio::test(start_paused = true)]
+async fn k08_chunk_with_an_untried_replica_is_unavailable_rather_than_corrupt() {
+    let (cluster, content) = with_a_file(CHUNK).await;
+    let (client, chunk) = (cluster.client(), chunk_of(&cluster, "/f"));
+    for number in [1, 2] {
+        cluster.node(number).fault(|faults| faults.flips_bit_of = Some(0));
+    }
+    cluster.state().unknown_nodes.insert(NodeId(3));
+    let error = get(&client, "/f").await.unwrap_err();
+    assert_eq!(error.code(), ErrorCode::Unavailable, "{error}");
+    assert!(error.is_retryable() && error.to_string().contains("1 not tried"), "{error}");
+    // Its node comes back in time.
+    let getting = tokio::spawn({
+        let client = client.clone();
+        async move { get(&client, "/f").await }
+    });
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    cluster.state().unknown_nodes.clear();
+    assert!(getting.await.unwrap().unwrap() == content);
+    // A replica that is recorded as bad is no hope.
+    cluster.state().unknown_nodes.insert(NodeId(3));
+    cluster.state().replica_health.insert((chunk, NodeId(3)), v1::ReplicaHealth::Bad);
+    let error = get(&client, "/f").await.unwrap_err();
+    assert_eq!(error.code(), ErrorCode::Corrupt, "{error}");
+}
+
 #[tokio::test(start_paused = true)]
 async fn replicas_with_different_bad_blocks_are_read_together() {
     let (cluster, content) = with_a_file(CHUNK).await;

@@ -4,14 +4,14 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use dfs_metadata::namespace::{ClusterIdentity, Evidence, Marked, Registration};
+use dfs_metadata::namespace::{ClusterIdentity, Registration};
 use dfs_proto::v1::membership_server::Membership;
 use dfs_proto::wire::WireId;
 use dfs_proto::{Failure, FieldError, v1, wire};
 use dfs_transport::{Caller, Channels, split};
 use dfs_types::{
-    DiskState, ErrorCode, Incarnation, Level, NodeId, RegistrationNumber, ReplicaCondition,
-    ReplicaVerdict, StreamOpening, with_causes,
+    DiskState, ErrorCode, Incarnation, Level, NodeId, RegistrationNumber, ReplicaVerdict,
+    StreamOpening,
 };
 use futures_util::{Stream, StreamExt};
 use tokio::sync::mpsc;
@@ -22,15 +22,15 @@ use tracing::{info, warn};
 
 use super::upload::label;
 use crate::core::{Core, wire_state};
-use crate::failure;
 use crate::node_liveness::{DiskReport, HeartbeatSource, Report};
+use crate::{failure, verdicts};
 
 /// Maximum number of disks per node.
 const DISKS_MAX: usize = 64;
 /// Maximum number of verdicts per report.
 const VERDICTS_MAX: usize = 1_000;
-/// Number of verdicts recorded concurrently.
-const VERDICTS_AT_ONCE: usize = 16;
+/// Greatest high part of stamps: they have 24 bits for it.
+const START_MAX: u64 = (1 << 24) - 2;
 /// Maximum number of orders queued for a node that does not read them.
 const ORDERS_MAX: usize = 2;
 
@@ -115,6 +115,7 @@ fn parse_registration(request: v1::RegisterRequest) -> Result<Registration, Fiel
         node: wire::id("node_id", &request.node_id)?,
         cluster,
         registration: RegistrationNumber(request.registration),
+        start: start(request.start)?,
         address: label("address", address)?,
         zone: label("zone", request.zone)?,
         host: label("host", request.host)?,
@@ -127,6 +128,13 @@ fn parse_registration(request: v1::RegisterRequest) -> Result<Registration, Fiel
             .collect(),
         secret: wire::node_secret("node_secret", &request.node_secret)?,
     })
+}
+
+fn start(start: u64) -> Result<u64, FieldError> {
+    if start > START_MAX {
+        return Err(FieldError::new("start", format_args!("at most {START_MAX} is allowed")));
+    }
+    Ok(start)
 }
 
 /// Handles the reports of one node until either side ends.
@@ -174,7 +182,7 @@ async fn take(
     let node = wire::id("node_id", &report.node_id)?;
     let registration = RegistrationNumber(report.registration);
     let source = HeartbeatSource { registration, instance: report.instance_id };
-    let verdicts = parse_verdicts(report.verdicts)?;
+    let reported = parse_verdicts(report.verdicts)?;
     let stream = match opened {
         Some(opened) if (opened.node, opened.source) == (node, source) => opened.stream,
         Some(_) => {
@@ -226,7 +234,7 @@ async fn take(
         sequence: report.sequence,
         level: core.namespace.written_level().0,
         state: wire_state(state),
-        settled: record_verdicts(core, caller, node, verdicts).await,
+        settled: verdicts::record(core, &caller.scope(), node, reported).await,
         must_register: false,
         coordinators: Vec::new(),
         now_ms: core.clock.now().millis(),
@@ -264,52 +272,6 @@ async fn open(
         registry.set_member(node, member, now);
     }
     Ok(registry.open_stream(node, source, opened))
-}
-
-/// Records verdicts of a node on its replicas; returns those that need no repetition. A replica
-/// that may be the last readable one is first read again, after which the node repeats its verdict.
-async fn record_verdicts(
-    core: &Core,
-    caller: &Caller,
-    node: NodeId,
-    verdicts: Vec<ReplicaVerdict>,
-) -> Vec<v1::SettledVerdict> {
-    if verdicts.is_empty() {
-        return Vec::new();
-    }
-    let cluster = core.registry().cluster(Instant::now());
-    let recorded = verdicts.into_iter().map(|verdict| {
-        let cluster = &cluster;
-        async move {
-            let ReplicaVerdict { replica, number, condition, block } = verdict;
-            let (scope, chunk) = (caller.scope(), replica.chunk);
-            let evidence = Evidence::Reported(cluster);
-            match core.namespace.mark_replica(&scope, node, verdict, evidence, None).await {
-                Ok(Marked::NotProven(replica)) => {
-                    core.rechecks.add(node, replica);
-                    return None;
-                }
-                Ok(Marked::Unnamed) => {}
-                Ok(Marked::Recorded(_)) => {
-                    info!(%chunk, %node, %condition, block, "a node has reported a replica");
-                    if condition == ReplicaCondition::Bad {
-                        core.counts.bad_replicas.increment();
-                    }
-                }
-                Err(error) => {
-                    let error = with_causes(&error);
-                    warn!(%chunk, %node, %condition, error, "a verdict could not be recorded");
-                    return None;
-                }
-            }
-            Some(v1::SettledVerdict { replica: Some(replica.into()), number })
-        }
-    });
-    futures_util::stream::iter(recorded)
-        .buffer_unordered(VERDICTS_AT_ONCE)
-        .filter_map(std::future::ready)
-        .collect()
-        .await
 }
 
 fn parse_verdicts(verdicts: Vec<v1::ReplicaVerdict>) -> Result<Vec<ReplicaVerdict>, FieldError> {

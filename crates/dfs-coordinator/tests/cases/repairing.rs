@@ -6,7 +6,7 @@ use dfs_coordinator::Settings;
 use dfs_metadata::memory::MemoryEngine;
 use dfs_proto::v1;
 
-use crate::cluster::{Cluster, eventually, settings};
+use crate::cluster::{Cluster, eventually, http_get, settings};
 
 async fn is_whole(cluster: &Cluster) -> bool {
     cluster.replication().await.is_some_and(|status| {
@@ -234,6 +234,65 @@ async fn last_readable_replica_is_read_again_before_it_is_marked() {
     assert!(!cluster.replicas("/file").await[&3], "it was found sound");
     third.spoil(chunk);
     eventually("it is recorded", || async { cluster.replicas("/file").await[&3] }).await;
+}
+
+/// K8: each coordinator gets the verdict; one read is enough.
+#[tokio::test]
+async fn k08_only_the_lease_holder_reads_the_last_replica_again() {
+    let first = Cluster::start(2).await;
+    eventually("it holds the lease", || async {
+        first.status().await.worker_lease_holder == first.address()
+    })
+    .await;
+    let mut second = first.another().await;
+    let third = second.add_node(3).await;
+    let chunk = second.put("/file", b"data", &[1, 2, 3]).await;
+    refuse_chunks(&second).await;
+    for id in [1, 2] {
+        second.node(id).spoil(chunk);
+        eventually("it is recorded", || async { second.replicas("/file").await[&id] }).await;
+    }
+    third.accuse(chunk);
+    let before = third.orders();
+    eventually("it repeats its verdict", || async { third.orders() > before + 20 }).await;
+    assert!(third.verified().is_empty() && third.settled().is_empty());
+    third.beat_at(&first.address()).await;
+    eventually("it is settled", || async { !third.settled().is_empty() }).await;
+    assert!(!third.verified().is_empty());
+}
+
+/// K8: an earlier report does not stand against a later one.
+#[tokio::test]
+async fn k08_late_verdict_is_settled_with_what_the_record_says() {
+    let cluster = Cluster::start(3).await;
+    let chunk = cluster.put("/file", b"data", &[1, 2, 3]).await;
+    refuse_chunks(&cluster).await;
+    let third = cluster.node(3);
+    let settled = async |times| {
+        eventually("it is settled", || async { third.settled().len() == times }).await;
+        third.settled_as()
+    };
+    third.accuse(chunk);
+    assert_eq!(settled(1).await, v1::ReplicaCondition::Bad);
+    third.acquit_late(chunk);
+    assert_eq!(settled(2).await, v1::ReplicaCondition::Bad);
+    assert!(cluster.replicas("/file").await[&3]);
+    third.acquit(chunk);
+    assert_eq!(settled(3).await, v1::ReplicaCondition::Sound);
+}
+
+#[tokio::test]
+async fn k10_repeated_verdict_is_counted_once() {
+    let cluster = Cluster::start(3).await;
+    let chunk = cluster.put("/file", b"data", &[1, 2, 3]).await;
+    refuse_chunks(&cluster).await;
+    let third = cluster.node(3);
+    for times in 1..=3 {
+        third.accuse(chunk);
+        eventually("it is settled", || async { third.settled().len() == times }).await;
+    }
+    let shown = http_get(&cluster.handle, "/metrics").await;
+    assert!(shown.contains("dfs_coordinator_bad_replicas_total 1\n"), "{shown}");
 }
 
 #[tokio::test]

@@ -51,6 +51,8 @@ struct State {
     /// Verdicts to report until they are settled.
     verdicts: Vec<v1::ReplicaVerdict>,
     settled: Vec<(ChunkId, Stamp)>,
+    /// What the record said of the last of them.
+    settled_as: v1::ReplicaCondition,
     /// Replicas that a verification finds bad.
     bad: BTreeSet<(ChunkId, Stamp)>,
     verified: Vec<ChunkId>,
@@ -276,6 +278,7 @@ impl FakeDataNode {
                         state.verdicts.retain(|verdict| {
                             verdict.replica != settled.replica || verdict.number > settled.number
                         });
+                        state.settled_as = settled.condition();
                         let replica = settled.replica.unwrap();
                         let chunk = ChunkId::from_slice(&replica.chunk_id).unwrap();
                         state.settled.push((chunk, Stamp(replica.stamp)));
@@ -454,6 +457,17 @@ impl FakeDataNode {
         let mut state = self.state.lock().unwrap();
         let last = state.verdicts.last_mut().unwrap();
         last.condition = v1::ReplicaCondition::Sound.into();
+    }
+
+    /// Reports a replica as sound, by a verdict older than all others.
+    pub(crate) fn acquit_late(&self, chunk: ChunkId) {
+        self.acquit(chunk);
+        self.state.lock().unwrap().verdicts.last_mut().unwrap().number = 1;
+    }
+
+    /// Returns what the record said of the last replica whose verdict was settled.
+    pub(crate) fn settled_as(&self) -> v1::ReplicaCondition {
+        self.state.lock().unwrap().settled_as
     }
 
     /// Returns the replicas whose verdicts were settled.

@@ -1,6 +1,6 @@
 //! What the disks hold: digests and lists of replicas, for comparison with the records.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -25,12 +25,6 @@ const LISTED_BYTES: u64 = 100;
 /// Interval of showing progress.
 const PROGRESS_EVERY: Duration = Duration::from_secs(1);
 
-/// Returns the disks in service.
-fn in_service(node: &Node) -> BTreeSet<DiskId> {
-    let disks = node.store.usage().into_iter().filter(|disk| disk.state.is_in_service());
-    disks.map(|disk| disk.disk).collect()
-}
-
 /// Sends a digest of the replicas on each disk that is in service throughout, once all are known.
 pub(super) fn digests(
     node: &Arc<Node>,
@@ -44,7 +38,9 @@ pub(super) fn digests(
     spawn_in_request(async move {
         let _permit = permit;
         let mut disks: BTreeMap<DiskId, ReplicaDigest> = BTreeMap::new();
-        disks.extend(in_service(&node).into_iter().map(|disk| (disk, ReplicaDigest::default())));
+        disks.extend(
+            node.disks_in_service().into_iter().map(|disk| (disk, ReplicaDigest::default())),
+        );
         let mut walk = Walk::new(&node, range);
         let mut progress = Instant::now();
         loop {
@@ -73,7 +69,7 @@ pub(super) fn digests(
                 };
             }
         }
-        let still = in_service(&node);
+        let still = node.disks_in_service();
         disks.retain(|disk, _| still.contains(disk));
         let disks = disks.into_iter().map(|(disk, digest)| v1::DiskDigest {
             disk_id: disk.to_wire(),
@@ -99,7 +95,7 @@ pub(super) fn list(
     let node = node.clone();
     spawn_in_request(async move {
         let _permit = permit;
-        let serves = |node: &Node| disk.is_none_or(|disk| in_service(node).contains(&disk));
+        let serves = |node: &Node| disk.is_none_or(|disk| node.disks_in_service().contains(&disk));
         let was_in_service = serves(&node);
         // Taken before the index is read.
         let verdict = node.store.verdict_number();

@@ -70,6 +70,8 @@ struct Open {
     source: Source,
     /// `None` for a local one.
     frames: Option<Incoming<v1::ChunkFrame>>,
+    /// Origin of the chunk, until a frame has brought it.
+    origin: v1::ChunkOrigin,
 }
 
 /// Result of a pull.
@@ -204,14 +206,23 @@ impl Pull {
                 return None;
             }
             match self.open(&source).await {
-                Ok(frames) => return Some(Open { source, frames }),
+                Ok(open) => return Some(open),
                 Err(failure) => self.failed_at(&source, failure),
             }
         }
     }
 
-    async fn open(&mut self, source: &Source) -> Result<Option<Incoming<v1::ChunkFrame>>, Failure> {
-        let Source::Remote { node, address, replica } = source else { return Ok(None) };
+    async fn open(&mut self, source: &Source) -> Result<Open, Failure> {
+        let (node, address, replica) = match source {
+            Source::Remote { node, address, replica } => (node, address, replica),
+            Source::Local(replica) => {
+                // Only the first frame of a pull needs it.
+                let origin =
+                    if self.offset == 0 { self.node.origin(*replica).await? } else { None };
+                let origin = origin.unwrap_or_default();
+                return Ok(Open { source: source.clone(), frames: None, origin });
+            }
+        };
         let channel = self.node.channels.bulk(address, self.chunk.0 as u64);
         let channel =
             channel.map_err(|error| Failure::new(ErrorCode::InvalidArgument, error.to_string()))?;
@@ -225,12 +236,17 @@ impl Pull {
         };
         let frames = timeout(FRAME_WITHIN, bulk::retrieve_chunk(channel, request)).await;
         let frames = frames.map_err(|_| too_slow())?;
-        frames.map(Some).map_err(|status| Failure::from_status(&status))
+        let frames = frames.map_err(|status| Failure::from_status(&status))?;
+        let (source, origin) = (source.clone(), v1::ChunkOrigin::default());
+        Ok(Open { source, frames: Some(frames), origin })
     }
 
     /// Receives the next frame of a source, not verified yet.
     async fn receive(&mut self, open: &mut Open) -> Result<(Frame, v1::ChunkOrigin), Failure> {
-        let Some(frames) = &mut open.frames else { return self.read_local(&open.source).await };
+        let Some(frames) = &mut open.frames else {
+            let origin = std::mem::take(&mut open.origin);
+            return Ok((self.read_local(&open.source).await?, origin));
+        };
         let wrong = |what: String| Failure::new(ErrorCode::Internal, what);
         let frame = timeout(FRAME_WITHIN, frames.message()).await.map_err(|_| too_slow())?;
         let frame = frame.map_err(|status| Failure::from_status(&status))?;
@@ -251,15 +267,14 @@ impl Pull {
         Ok((frame, origin))
     }
 
-    async fn read_local(&mut self, source: &Source) -> Result<(Frame, v1::ChunkOrigin), Failure> {
+    async fn read_local(&mut self, source: &Source) -> Result<Frame, Failure> {
         let Source::Local(replica) = source else {
             return Err(Failure::new(ErrorCode::Internal, "a remote source without a stream"));
         };
         let blocks = self.node.read(*replica, self.offset, self.seal.length).await?;
-        let origin = self.node.origin(*replica).await?.unwrap_or_default();
         let Blocks { offset, data, crcs } = blocks;
         let is_last = offset + data.len() as u64 == self.seal.length;
-        Ok((Frame { offset, data, crcs, seal: is_last.then_some(self.seal) }, origin))
+        Ok(Frame { offset, data, crcs, seal: is_last.then_some(self.seal) })
     }
 
     /// Verifies a frame, and takes the blocks before the first bad one. Returns them, if any, and

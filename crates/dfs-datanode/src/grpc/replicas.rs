@@ -107,15 +107,11 @@ pub(super) async fn delete(
 
 /// Deletes a replica. `false` if its disk is in service and does not hold it.
 async fn delete_one(node: &Node, replica: ReplicaRef) -> Result<bool, Error> {
-    let deleted = match node.look_up(replica).await {
-        Ok(found) => match node.store.delete(found.replica()).await {
-            Ok(false) => Err(node.absence(replica)),
-            deleted => deleted.map_err(Error::from),
-        },
-        Err(error) => Err(error),
-    };
-    match deleted {
-        Err(Error::Store(StoreError::NotFound(_))) => Ok(false),
-        deleted => deleted,
+    if node.store.delete(replica).await? {
+        return Ok(true);
+    }
+    match node.absence(replica) {
+        Error::Store(StoreError::NotFound(_)) => Ok(false),
+        unknown => Err(unknown),
     }
 }

@@ -23,7 +23,7 @@ const MISSED_MAX: u32 = 3;
 /// Why heartbeats ended, other than by an error.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum End {
-    /// The coordinator does not know the registration.
+    /// The coordinator does not know the registration, or a disk came into service after it.
     MustRegister,
     /// The node has a different registration now, or none.
     Replaced,
@@ -96,6 +96,9 @@ pub(super) async fn run(
             () = &mut deadline => return Err(timed_out()),
             _ = news.changed() => {}
             _ = tick.tick() => {}
+        }
+        if node.has_unregistered_disk(membership) {
+            return Ok(End::MustRegister);
         }
         // A coordinator that reads reports too slowly gets fewer.
         if let Ok(room) = reports.try_reserve() {
@@ -179,7 +182,8 @@ async fn follow(node: &Node, membership: &Membership, order: &v1::HeartbeatOrder
     follow_for_disks(node, order).await;
     for settled in order.settled.iter().take(PER_REPORT) {
         if let Ok(replica) = wire::replica("settled.replica", settled.replica.clone()) {
-            node.verdicts.settle(replica, settled.number);
+            let recorded = wire::replica_condition("settled.condition", settled.condition).ok();
+            node.verdicts.settle(replica, settled.number, recorded);
         }
     }
     node.clocks.record(order.coordinator, Timestamp::from_millis(order.now_ms));

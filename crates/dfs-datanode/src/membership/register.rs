@@ -1,12 +1,13 @@
 //! Registration: joining the cluster, or rejoining it.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use dfs_chunkstore::Registration;
 use dfs_proto::v1::membership_client::MembershipClient;
 use dfs_proto::wire::{self, WireId as _};
 use dfs_proto::{Failure, FieldError, v1};
-use dfs_types::{ClusterId, ErrorCode, Incarnation, Level, NodeState, RegistrationNumber};
+use dfs_types::{ClusterId, DiskId, ErrorCode, Incarnation, Level, NodeState, RegistrationNumber};
 use tonic::Request;
 
 use super::MembershipError;
@@ -21,6 +22,7 @@ const INTERVAL_MAX: Duration = Duration::from_mins(1);
 /// Registers with one coordinator. On return the registration is durable on all disks, and in use.
 pub(super) async fn run(node: &Node, address: &str) -> Result<Membership, MembershipError> {
     let known = node.store.identity().registration;
+    let disks = node.disks_in_service();
     let mut request = Request::new(request(node, known));
     request.set_timeout(ANSWER_WITHIN);
     let channel =
@@ -31,7 +33,7 @@ pub(super) async fn run(node: &Node, address: &str) -> Result<Membership, Member
             .map_err(|_| Failure::new(ErrorCode::Unavailable, "timed out"))?
             .map_err(|status| refusal(Failure::from_status(&status)))?
             .into_inner();
-    let membership = parse(&answer).map_err(|error| {
+    let membership = parse(&answer, disks).map_err(|error| {
         MembershipError::Refused(format!("malformed reply from the coordinator: {error}"))
     })?;
     if let Some(known) = known {
@@ -70,6 +72,7 @@ fn request(node: &Node, known: Option<Registration>) -> v1::RegisterRequest {
         level: settings.level.0,
         disks: super::heartbeat::disks(node),
         node_secret: bytes::Bytes::copy_from_slice(node.store.identity().secret.expose()),
+        start: node.store.identity().start,
     }
 }
 
@@ -89,7 +92,7 @@ fn refusal(failure: Failure) -> MembershipError {
     }
 }
 
-fn parse(answer: &v1::RegisterResponse) -> Result<Membership, FieldError> {
+fn parse(answer: &v1::RegisterResponse, disks: BTreeSet<DiskId>) -> Result<Membership, FieldError> {
     let interval = Duration::from_millis(answer.heartbeat_interval_ms);
     Ok(Membership {
         cluster: wire::id::<ClusterId>("cluster_id", &answer.cluster_id)?,
@@ -99,6 +102,7 @@ fn parse(answer: &v1::RegisterResponse) -> Result<Membership, FieldError> {
         order_key: wire::key("order_key", &answer.order_key)?,
         heartbeat_interval: interval.clamp(INTERVAL_MIN, INTERVAL_MAX),
         state: wire::node_state("state", answer.state)?,
+        disks,
     })
 }
 

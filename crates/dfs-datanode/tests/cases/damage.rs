@@ -1,5 +1,7 @@
 //! Replicas with bad or unreadable blocks.
 
+use std::time::Duration;
+
 use dfs_chunkstore::ChunkStore as _;
 use dfs_proto::v1::build_replica_response::Outcome;
 use dfs_proto::wire::{self, WireId as _};
@@ -7,6 +9,7 @@ use dfs_proto::{Detail, Failure, v1};
 use dfs_types::{
     BLOCK_SIZE, ChunkId, Crc32c, DiskId, ErrorCode, Generation, NodeId, ReadProof, SealKey, Sha256,
 };
+use tokio::time::sleep;
 
 use crate::cluster::coordinator::KEY;
 use crate::cluster::{
@@ -14,6 +17,7 @@ use crate::cluster::{
 };
 
 const BLOCK: u64 = BLOCK_SIZE as u64;
+const SOUND: v1::ReplicaCondition = v1::ReplicaCondition::Sound;
 /// A chunk of several reads, whose last block is short.
 const LENGTH: u64 = 40 * BLOCK + 7;
 
@@ -123,6 +127,99 @@ async fn unreadable_blocks_are_unavailable_and_condemn_nothing() {
     assert!(!node.is_set_aside(1).await);
     node.store.hide_blocks(&[]);
     assert_eq!(node.read(&replica, 0).await, (41, None));
+}
+
+/// K3: one unreadable read proves nothing, one that is repeated minutes later does.
+#[tokio::test(start_paused = true)]
+async fn k03_sector_that_stays_unreadable_makes_its_replica_bad() {
+    let cluster = Cluster::start().await;
+    cluster.coordinator.make_beats_rare();
+    let node = cluster.node(1, settings()).await;
+    let replica = node.put(1).await;
+    node.store.hide_blocks(&[5]);
+    assert_eq!(node.read(&replica, 0).await.0, 5);
+    sleep(Duration::from_mins(4)).await;
+    let order = verification(1, &replica);
+    assert_eq!(refused(node.client().verify_replica(order).await), ErrorCode::Unavailable);
+    assert!(!node.is_set_aside(1).await, "too soon");
+    sleep(Duration::from_mins(2)).await;
+    assert!(node.is_set_aside(1).await);
+    let [verdict] = &cluster.coordinator.verdicts(NodeId(1))[..] else { panic!("only one") };
+    assert_eq!(verdict.condition(), v1::ReplicaCondition::Bad);
+    // A coordinator that has the last replica read again gets the same answer.
+    let again = node.verify(&replica).await.verdict.unwrap();
+    assert_eq!(again.condition(), v1::ReplicaCondition::Bad);
+    assert_eq!(node.read(&replica, 6).await, (35, None), "its other blocks are served");
+    node.store.hide_blocks(&[]);
+    cluster.coordinator.settle_verdicts();
+    assert_eq!(node.verify(&replica).await.verdict.unwrap().condition(), SOUND);
+    eventually("it is used again", || async { !node.is_set_aside(1).await }).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn k03_sector_that_becomes_readable_in_time_condemns_nothing() {
+    let cluster = Cluster::start().await;
+    cluster.coordinator.make_beats_rare();
+    let node = cluster.node(1, settings()).await;
+    let replica = node.put(1).await;
+    for _ in 0..3 {
+        node.store.hide_blocks(&[5]);
+        assert_eq!(node.read(&replica, 0).await.0, 5);
+        sleep(Duration::from_mins(4)).await;
+        node.store.hide_blocks(&[]);
+        sleep(Duration::from_mins(2)).await;
+    }
+    assert!(!node.is_set_aside(1).await && cluster.coordinator.verdicts(NodeId(1)).is_empty());
+}
+
+/// K3: when the storage of a node returns nothing for a while, no replica is at fault.
+#[tokio::test(start_paused = true)]
+async fn k03_disk_that_returns_nothing_condemns_no_replica() {
+    let cluster = Cluster::start().await;
+    cluster.coordinator.make_beats_rare();
+    let node = cluster.node(1, settings()).await;
+    let mut replicas = Vec::new();
+    for chunk in 1..16 {
+        replicas.push(node.put(chunk).await);
+    }
+    node.store.set_dark(true);
+    for replica in &replicas {
+        assert_eq!(node.read(replica, 0).await.1.unwrap().code, ErrorCode::Unavailable);
+    }
+    sleep(Duration::from_mins(20)).await;
+    assert!(cluster.coordinator.verdicts(NodeId(1)).is_empty());
+    node.store.set_dark(false);
+    for (chunk, replica) in (1..).zip(&replicas) {
+        assert!(!node.is_set_aside(chunk).await);
+        assert_eq!(node.read(replica, 0).await, (41, None));
+    }
+    // A replica that was set aside is not condemned again by a dark disk either.
+    node.store.damage_blocks(&[3]);
+    assert!(node.accuse(&replicas[0], 3).await);
+    node.store.set_dark(true);
+    let order = verification(1, &replicas[0]);
+    assert_eq!(refused(node.client().verify_replica(order).await), ErrorCode::Unavailable);
+}
+
+/// K3: replicas that stay unreadable are the fault of their disk if they are many.
+#[tokio::test(start_paused = true)]
+async fn k03_disk_with_many_unreadable_replicas_fails() {
+    let cluster = Cluster::start().await;
+    cluster.coordinator.make_beats_rare();
+    let node = cluster.node(1, settings()).await;
+    let mut replicas = Vec::new();
+    for chunk in 1..=16 {
+        replicas.push(node.put(chunk).await);
+    }
+    node.store.hide_blocks(&[5]);
+    for replica in &replicas {
+        assert_eq!(node.read(replica, 0).await.0, 5);
+    }
+    sleep(Duration::from_mins(12)).await;
+    let report = cluster.coordinator.last_report(NodeId(1)).unwrap();
+    assert_eq!(report.disks[0].state(), v1::DiskState::Failed);
+    let reason = &report.disks[0].reason;
+    assert!(reason.contains("replace the disk") && reason.contains("restart the node"), "{reason}");
 }
 
 #[tokio::test(start_paused = true)]

@@ -4,10 +4,11 @@ use std::time::Duration;
 
 use dfs_chunkstore::{IdentityStore as _, Registration};
 use dfs_datanode::Settings;
+use dfs_proto::v1;
 use dfs_types::{ErrorCode, NodeId};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
-use tokio::time::{Instant, timeout};
+use tokio::time::{Instant, sleep, timeout};
 use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_check_response::ServingStatus;
 use tonic_health::pb::health_client::HealthClient;
@@ -82,6 +83,27 @@ async fn first_of_two_identical_disks_is_refused_once_the_second_registers() {
     second.write(1, b"data").await;
     assert_eq!(second.handle.readiness().reason(), None);
     assert_eq!(first.store.identity().registration, Some(registration), "its disks are unchanged");
+}
+
+/// K4: receipts count only for disks of the last registration.
+#[tokio::test(start_paused = true)]
+async fn k04_node_registers_again_when_a_missing_disk_comes_into_service() {
+    let cluster = Cluster::start().await;
+    cluster.coordinator.make_beats_rare();
+    let store = TestStore::new(NodeId(1));
+    store.unmount();
+    let node = cluster.node_on(store, settings()).await;
+    sleep(Duration::from_mins(1)).await;
+    assert_eq!(cluster.coordinator.registration(NodeId(1)), 1, "nothing has changed");
+    node.store.mount();
+    eventually("it registers again", || async {
+        let report = cluster.coordinator.last_report(NodeId(1)).unwrap();
+        report.registration == 2 && report.disks[0].state() == v1::DiskState::Healthy
+    })
+    .await;
+    sleep(Duration::from_mins(1)).await;
+    assert_eq!(cluster.coordinator.registration(NodeId(1)), 2, "once");
+    node.write(1, b"data").await;
 }
 
 #[tokio::test(start_paused = true)]

@@ -36,6 +36,7 @@ struct State {
     used: BTreeMap<NodeId, u64>,
     reports: Vec<v1::HeartbeatReport>,
     settles_verdicts: bool,
+    are_beats_rare: bool,
     /// Reports by receiving address.
     heard: BTreeMap<String, u64>,
     /// The current stream by coordinator, and the total number of streams.
@@ -99,6 +100,11 @@ impl FakeCoordinator {
         state.reports.iter().rev().find(|report| node_of(report) == node).cloned()
     }
 
+    /// Lets nodes that register from now on send heartbeats rarely, for tests of long times.
+    pub(crate) fn make_beats_rare(&self) {
+        self.0.lock().unwrap().are_beats_rare = true;
+    }
+
     /// Settles all verdicts from now on.
     pub(crate) fn settle_verdicts(&self) {
         self.0.lock().unwrap().settles_verdicts = true;
@@ -120,6 +126,7 @@ impl FakeCoordinator {
         let settle = |verdict: &v1::ReplicaVerdict| v1::SettledVerdict {
             replica: verdict.replica.clone(),
             number: verdict.number,
+            condition: verdict.condition,
         };
         let verdicts = report.verdicts.iter().filter(|_| state.settles_verdicts);
         let settled = verdicts.map(settle).collect();
@@ -165,7 +172,7 @@ impl Membership for Door {
             registration: number,
             node_key: KEY.to_vec().into(),
             order_key: ORDER_KEY.to_vec().into(),
-            heartbeat_interval_ms: 100,
+            heartbeat_interval_ms: if state.are_beats_rare { 30_000 } else { 100 },
             level: dfs_types::Level::NEWEST.0,
             state: v1::NodeState::Active.into(),
         }))

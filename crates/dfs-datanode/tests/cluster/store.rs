@@ -41,6 +41,12 @@ pub(crate) struct TestStore {
     bad_blocks: watch::Sender<BTreeSet<u64>>,
     /// Blocks of every chunk that the disk does not return.
     unreadable_blocks: watch::Sender<BTreeSet<u64>>,
+    /// The disk is not available since the start.
+    is_missing: watch::Sender<bool>,
+    /// A missing disk may come into service.
+    is_mounted: watch::Sender<bool>,
+    /// The disk returns nothing at all.
+    is_dark: watch::Sender<bool>,
     /// The disk is out of service: the store finds nothing on it.
     is_failed: watch::Sender<bool>,
     /// The disk missed a registration.
@@ -61,6 +67,9 @@ impl TestStore {
             damaged_from: watch::Sender::new(u64::MAX),
             bad_blocks: watch::Sender::default(),
             unreadable_blocks: watch::Sender::default(),
+            is_missing: watch::Sender::new(false),
+            is_mounted: watch::Sender::new(false),
+            is_dark: watch::Sender::new(false),
             is_failed: watch::Sender::new(false),
             is_returning: watch::Sender::new(false),
         }
@@ -79,6 +88,21 @@ impl TestStore {
     /// Makes exactly these blocks of every chunk unreadable.
     pub(crate) fn hide_blocks(&self, blocks: &[u64]) {
         self.unreadable_blocks.send_replace(blocks.iter().copied().collect());
+    }
+
+    /// Makes the disk missing.
+    pub(crate) fn unmount(&self) {
+        self.is_missing.send_replace(true);
+    }
+
+    /// Lets a missing disk come into service when it is opened again.
+    pub(crate) fn mount(&self) {
+        self.is_mounted.send_replace(true);
+    }
+
+    /// Makes the whole disk unreadable, or readable again.
+    pub(crate) fn set_dark(&self, is_dark: bool) {
+        self.is_dark.send_replace(is_dark);
     }
 
     /// Takes the disk out of service, or back into it.
@@ -163,6 +187,14 @@ impl IdentityStore for TestStore {
         self.memory.forget_disks(disks).await
     }
 
+    async fn reopen_disks(&self) -> bool {
+        let is_back = *self.is_missing.borrow() && *self.is_mounted.borrow();
+        if is_back {
+            self.is_missing.send_replace(false);
+        }
+        is_back
+    }
+
     fn set_retiring(&self, disks: &[DiskId]) {
         self.memory.set_retiring(disks);
     }
@@ -219,7 +251,8 @@ impl ChunkStore for TestStore {
         let mut blocks = self.memory.read(replica, offset, length).await?;
         let first = blocks.offset / BLOCK_SIZE as u64;
         let range = first..first + blocks.crcs.len() as u64;
-        if self.unreadable_blocks.borrow().range(range.clone()).next().is_some() {
+        let is_hidden = self.unreadable_blocks.borrow().range(range.clone()).next().is_some();
+        if is_hidden || *self.is_dark.borrow() {
             return Err(StoreError::Unreadable {
                 chunk: replica.chunk,
                 what: "a bad sector".to_owned(),
@@ -253,6 +286,18 @@ impl ChunkStore for TestStore {
             }
             at += length;
         }
+    }
+
+    async fn probe(&self, disk: DiskId) -> Result<(), StoreError> {
+        if *self.is_dark.borrow() {
+            let (disk, source) = (disk.to_string(), std::io::Error::other("a dark disk"));
+            return Err(StoreError::Io { action: "reading the identity", disk, source });
+        }
+        self.memory.probe(disk).await
+    }
+
+    fn fail_disk(&self, disk: DiskId, why: &str) {
+        self.memory.fail_disk(disk, why);
     }
 
     async fn set_aside(&self, replica: ReplicaRef) -> Result<(), StoreError> {
@@ -300,6 +345,8 @@ impl ChunkStore for TestStore {
                 disk.state = DiskState::Failed;
             } else if *self.is_returning.borrow() {
                 disk.state = DiskState::Returning;
+            } else if *self.is_missing.borrow() {
+                disk.state = DiskState::Missing;
             }
         }
         disks

@@ -18,6 +18,8 @@ pub struct Registration {
     pub cluster: Option<ClusterIdentity>,
     /// Registration on its disks; 0 on a new node.
     pub registration: RegistrationNumber,
+    /// High part of the stamps and verdict numbers that it draws.
+    pub start: u64,
     /// Address for others, `host:port`.
     pub address: String,
     /// Failure domain; may be empty.
@@ -185,7 +187,8 @@ impl Namespace {
 /// the one in use are an old image, or one of two clones: of those, only the one that registers
 /// last and then sends a heartbeat continues. Any greater number is accepted: the reply to a later
 /// request may have been lost, a full disk may have stopped the node between two disks, or commits
-/// were lost. The new number is above all that were ever issued or written.
+/// were lost. The new number is above all that were ever issued or written, and above the high part
+/// of the stamps and verdict numbers that the node draws, which it replaces.
 fn registered(request: &Registration, known: Option<Node>, admit: bool) -> Result<Node, Error> {
     let none = RegistrationNumber(0);
     let (id, found) = (request.node, request.registration);
@@ -214,7 +217,7 @@ fn registered(request: &Registration, known: Option<Node>, admit: bool) -> Resul
         disks: Vec::new(),
         secret,
         confirmed,
-        pending: last.next(),
+        pending: last.max(RegistrationNumber(request.start)).next(),
         state: if is_admitted { NodeState::Active } else { state },
         maintenance_until,
         is_leaving: false,

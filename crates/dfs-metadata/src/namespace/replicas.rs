@@ -46,8 +46,20 @@ pub enum Evidence<'a> {
 /// Result of a verdict.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Marked {
-    /// The record has this verdict or a later one, or the replica is doomed.
-    Recorded(Chunk),
+    /// The record has this verdict since now.
+    Recorded {
+        /// The new record.
+        record: Chunk,
+        /// The mark of the replica before.
+        before: ReplicaMark,
+    },
+    /// The record had this verdict or a later one, or the replica is doomed.
+    Known {
+        /// The unchanged record.
+        record: Chunk,
+        /// The mark of the replica.
+        mark: ReplicaMark,
+    },
     /// No record names the replica.
     Unnamed,
     /// Not recorded, as this replica may be the last readable one: it must be read again first.
@@ -153,8 +165,9 @@ impl Namespace {
             let Some(replica) = new.replicas.iter_mut().find(is_named) else {
                 return Ok(Marked::Unnamed);
             };
+            let before = replica.mark;
             if replica.is_doomed() || number <= replica.verdict {
-                return Ok(Marked::Recorded(old));
+                return Ok(Marked::Known { record: old, mark: before });
             }
             let named = replica.stamp;
             replica.mark = condition.into();
@@ -168,7 +181,7 @@ impl Namespace {
             new.generation = old.generation.next();
             tx.put_chunk(chunk, Some(&old), Some(&new));
             if let Attempt::Committed(_) = self.commit(tx).await? {
-                return Ok(Marked::Recorded(new));
+                return Ok(Marked::Recorded { record: new, before });
             }
         }
         Err(Error::Conflict { what: "the replicas of a chunk", tries: TRIES })
@@ -250,6 +263,18 @@ impl From<ReplicaCondition> for ReplicaMark {
             ReplicaCondition::Sound => Self::Sound,
             ReplicaCondition::Bad => Self::Bad,
             ReplicaCondition::Gone => Self::Gone,
+        }
+    }
+}
+
+impl ReplicaMark {
+    /// Returns the condition that the mark records; `None` if the replica is doomed.
+    pub fn condition(self) -> Option<ReplicaCondition> {
+        match self {
+            Self::Sound => Some(ReplicaCondition::Sound),
+            Self::Bad => Some(ReplicaCondition::Bad),
+            Self::Gone => Some(ReplicaCondition::Gone),
+            Self::Doomed => None,
         }
     }
 }

@@ -516,11 +516,11 @@ impl ReplicaHealth {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
 #[repr(i32)]
 pub enum ReplicaCondition {
-    /// Not set; refused.
+    /// Not set; refused in verdicts.
     Unspecified = 0,
     /// Complete, and every block that was read matches its checksum.
     Sound = 1,
-    /// A block does not match its checksum, or its metadata is damaged.
+    /// A block does not match its checksum or stays unreadable, or its metadata is damaged.
     Bad = 2,
     /// The disk is in service and does not hold it.
     Gone = 3,
@@ -4324,6 +4324,11 @@ pub struct RegisterRequest {
     /// The newest write level that its release reads.
     #[prost(uint32, tag = "12")]
     pub level: u32,
+    /// High part of the stamps and verdict numbers that it draws. The registration gets a greater
+    /// number, which the node uses as the high part from then on: no number of an older image of its
+    /// disks is drawn again.
+    #[prost(uint64, tag = "13")]
+    pub start: u64,
 }
 /// A disk of a node.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -4438,6 +4443,10 @@ pub struct SettledVerdict {
     /// Number of the verdict.
     #[prost(uint64, tag = "2")]
     pub number: u64,
+    /// What the record says of the replica, by this verdict or a later one; unspecified if it is to be
+    /// deleted, or if no record names it.
+    #[prost(enumeration = "ReplicaCondition", tag = "3")]
+    pub condition: i32,
 }
 /// Reply of the coordinator to a report.
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -4487,13 +4496,14 @@ pub enum DiskState {
     Slow = 2,
     /// An operation has not returned for so long that the disk is not used until it does.
     Hung = 3,
-    /// Out of service after errors.
+    /// Out of service after errors, until the node is restarted.
     Failed = 4,
     /// Missed a registration of its node: serves reads, takes no new chunks.
     Returning = 5,
     /// Being emptied: serves reads, takes no new chunks.
     Retiring = 6,
-    /// Its directory is empty, as if it were not mounted. Not in service.
+    /// Its directory is empty or locked, or an operation on it has not returned since the node
+    /// started. Not in service until it can be read.
     Missing = 7,
 }
 impl DiskState {

@@ -363,7 +363,11 @@ impl Coordinator for FakeCoordinator {
                 stat: Some(file.stat.clone()),
                 extents: extents.collect(),
                 next_offset,
-                nodes: self.world.nodes.iter().map(|node| node.location()).collect(),
+                nodes: {
+                    let known = self.world.nodes.iter();
+                    let known = known.filter(|node| !state.unknown_nodes.contains(&node.id));
+                    known.map(|node| node.location()).collect()
+                },
             }
         };
         self.answer("OpenFile", opened).await

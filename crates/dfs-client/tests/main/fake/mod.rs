@@ -144,6 +144,8 @@ pub(crate) struct State {
     /// Minimum time of each call.
     pub(crate) latency: Duration,
     pub(crate) replica_health: BTreeMap<(ChunkId, NodeId), v1::ReplicaHealth>,
+    /// Nodes without a known address.
+    pub(crate) unknown_nodes: BTreeSet<NodeId>,
     /// Reports all chunks as erasure-coded.
     pub(crate) is_coded: bool,
     /// Calls by name that did something, without repeats.

@@ -35,6 +35,7 @@ async fn write_and_delete(core: &Core) -> ChunkId {
         node: NODE,
         cluster: None,
         registration: RegistrationNumber(0),
+        start: 0,
         address: "127.0.0.1:1".to_owned(),
         zone: String::new(),
         host: String::new(),

@@ -88,7 +88,7 @@ impl Reconcile {
         let marked =
             namespace.mark_replica(Scope::internal(), node, verdict, evidence, Some(&fence)).await;
         match marked.map_err(Error::metadata("recording a verdict on a replica"))? {
-            Marked::Recorded(record) => Ok(Some(record)),
+            Marked::Recorded { record, .. } | Marked::Known { record, .. } => Ok(Some(record)),
             Marked::Unnamed | Marked::NotProven(_) => Ok(None),
         }
     }

@@ -18,6 +18,7 @@ use crate::Error;
 use crate::candidates::candidates;
 use crate::core::Core;
 use crate::node_liveness::View;
+use crate::verdicts;
 use crate::workers::orders::{self, BuildOrder, BuildOutcome, Built};
 use crate::workers::{RepairNeed, WORKER_LEASE};
 
@@ -315,7 +316,8 @@ impl ChunkRepair {
                     let marked = namespace
                         .mark_replica(scope, at.node, verdict, evidence, Some(&fence))
                         .await;
-                    marked.map_err(Error::metadata("recording a verdict"))?;
+                    let marked = marked.map_err(Error::metadata("recording a verdict"))?;
+                    verdicts::note(&self.core, at.node, verdict, &marked);
                     break;
                 }
                 Err(failure) => {

@@ -89,6 +89,7 @@ pub(in super::super) async fn register_node(namespace: &Namespace) {
         node: NODE,
         cluster: None,
         registration: RegistrationNumber::default(),
+        start: 0,
         address: String::new(),
         zone: String::new(),
         host: String::new(),

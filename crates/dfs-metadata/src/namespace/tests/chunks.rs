@@ -91,7 +91,7 @@ fn verdict(replica: ReplicaRef, condition: ReplicaCondition, number: u64) -> Rep
 
 fn recorded(marked: Marked) -> Chunk {
     match marked {
-        Marked::Recorded(chunk) => chunk,
+        Marked::Recorded { record, .. } | Marked::Known { record, .. } => record,
         other => panic!("{other:?}"),
     }
 }

@@ -295,6 +295,7 @@ fn registration(node: NodeId, number: u64) -> Registration {
         node,
         cluster: None,
         registration: RegistrationNumber(number),
+        start: 0,
         address: format!("127.0.0.1:{}", node.0),
         zone: String::new(),
         host: String::new(),

@@ -31,7 +31,7 @@ impl Fixture {
         let bad = ReplicaVerdict { replica, number: 1, condition: ReplicaCondition::Bad, block: 0 };
         let (scope, evidence) = (Scope::internal(), Evidence::ReadAgain);
         let marked = self.namespace.mark_replica(scope, NodeId(node), bad, evidence, None).await;
-        assert!(matches!(marked, Ok(Marked::Recorded(_))), "{marked:?}");
+        assert!(matches!(marked, Ok(Marked::Recorded { .. })), "{marked:?}");
     }
 
     async fn safety(&self, nodes: &[u128]) -> Safety {

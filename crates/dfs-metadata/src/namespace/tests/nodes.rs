@@ -37,6 +37,20 @@ async fn node_registers_confirms_and_returns() {
     );
 }
 
+/// K8: the node uses the number as the high part of its stamps and verdict numbers.
+#[tokio::test]
+async fn k08_registration_is_greater_than_the_start_of_its_node() {
+    let namespace = Fixture::new().await.namespace;
+    let register = async |start, number| {
+        let request = Registration { start, ..registration(NEW, number) };
+        let registered = namespace.register(Scope::internal(), &request, true).await.unwrap();
+        let confirmed = namespace.confirm_registration(Scope::internal(), NEW, registered.number);
+        confirmed.await.unwrap().confirmed.0
+    };
+    assert_eq!(register(70, 0).await, 71);
+    assert_eq!(register(5, 71).await, 72, "an older image of the disks");
+}
+
 #[tokio::test]
 async fn old_images_and_cloned_disks_are_refused() {
     let fixture = Fixture::new().await;
