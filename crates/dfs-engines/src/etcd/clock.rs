@@ -41,9 +41,11 @@ impl Clock {
         read.await
     }
 
+    /// Starts a read in a task of its own: its callers may not be polled for a long time, for
+    /// example while they are in a set of futures whose owner waits for another read.
     fn read(&self) -> Read {
         let Self { client, keys, turns, waiting } = self.clone();
-        let read = async move {
+        let read = tokio::spawn(async move {
             let turn = turns.acquire().await;
             // Sent now: later callers need a later read.
             lock(&waiting).take();
@@ -51,8 +53,9 @@ impl Clock {
             let answer = client.range(request).await;
             drop(turn);
             Ok(revision_of(answer.map_err(engine_error)?.header.as_ref()))
-        };
-        read.boxed().shared()
+        });
+        let interrupted = |_| Err(EngineError::Unavailable("the read was interrupted".to_owned()));
+        read.map(move |read| read.unwrap_or_else(interrupted)).boxed().shared()
     }
 }
 

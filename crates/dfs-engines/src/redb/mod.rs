@@ -29,7 +29,7 @@ use dfs_metadata::engine::{
 };
 use dfs_metadata::local_leases::LocalLeases;
 use dfs_types::Revision;
-use tokio::sync::{Mutex, Semaphore};
+use tokio::sync::{Mutex, OwnedSemaphorePermit, Semaphore};
 
 use self::fault::Fault;
 use self::file::{DiskFile, SharedBackend};
@@ -109,12 +109,27 @@ impl RedbEngine {
         &self,
         work: impl FnOnce(&mut Store) -> Result<T, EngineError> + Send + 'static,
     ) -> Result<T, EngineError> {
-        let mut store = self.store.clone().lock_owned().await;
-        self.execution
-            .run(move || work(&mut store))
-            .await
-            .unwrap_or_else(|| Err(EngineError::OutcomeUnknown(interrupted().to_string())))
+        let (store, execution) = (self.store.clone(), self.execution);
+        let written = match store.clone().try_lock_owned() {
+            Ok(mut store) => execution.run(move || work(&mut store)).await,
+            Err(_) => {
+                in_own_task(async move {
+                    let mut store = store.lock_owned().await;
+                    execution.run(move || work(&mut store)).await
+                })
+                .await
+            }
+        };
+        written.unwrap_or_else(|| Err(EngineError::OutcomeUnknown(interrupted().to_string())))
     }
+}
+
+/// Waits for a turn in a task of its own: the caller may not be polled for a long time, and would
+/// keep a turn that it got meanwhile. `None` if it was interrupted.
+async fn in_own_task<T: Send + 'static>(
+    work: impl Future<Output = Option<T>> + Send + 'static,
+) -> Option<T> {
+    tokio::spawn(work).await.ok().flatten()
 }
 
 fn interrupted() -> EngineError {
@@ -164,13 +179,21 @@ impl RedbSnapshot {
         &self,
         work: impl FnOnce(&View) -> Result<T, Fault> + Send + 'static,
     ) -> Result<T, EngineError> {
-        let permit = self.readers.clone().acquire_owned().await.map_err(|_| interrupted())?;
         let (published, view) = (self.published.clone(), self.view.clone());
-        let read = move || {
-            let _permit = permit;
-            published.read(&view, work)
+        let (readers, execution) = (self.readers.clone(), self.execution);
+        let read = move |permit: OwnedSemaphorePermit| {
+            execution.run(move || {
+                let _permit = permit;
+                published.read(&view, work)
+            })
         };
-        self.execution.run(read).await.unwrap_or_else(|| Err(interrupted()))
+        let found = match readers.clone().try_acquire_owned() {
+            Ok(permit) => read(permit).await,
+            Err(_) => {
+                in_own_task(async move { read(readers.acquire_owned().await.ok()?).await }).await
+            }
+        };
+        found.unwrap_or_else(|| Err(interrupted()))
     }
 }
 

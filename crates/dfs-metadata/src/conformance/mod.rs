@@ -50,7 +50,8 @@ pub use model::{random_histories, random_history};
 pub use reads::{
     acknowledged_writes_are_seen_everywhere, empty_store, get_many_keeps_order,
     last_before_is_isolated, last_before_respects_boundaries, last_before_searches_many_keys,
-    ranges_are_paged, ranges_respect_boundaries, snapshots_are_isolated, versions_follow_commits,
+    ranges_are_paged, ranges_respect_boundaries, snapshots_are_isolated,
+    stalled_calls_hold_up_no_other, versions_follow_commits,
 };
 pub use watches::{lagging_watch, watch_from_the_past, watch_reports_in_order, watch_waits};
 
@@ -100,6 +101,7 @@ macro_rules! engine_conformance {
             revisions_grow_across_reopening
             several_writes_of_one_key
             snapshots_are_isolated
+            stalled_calls_hold_up_no_other
             version_condition
             versions_follow_commits
             watch_from_the_past

@@ -1,8 +1,10 @@
 //! Snapshots, versions and ranges.
 
 use bytes::Bytes;
+use futures_util::FutureExt as _;
+use futures_util::future::FusedFuture as _;
 
-use super::{Harness, delete, get, key, keys, put, snapshot, value, write};
+use super::{DEADLINE, Harness, delete, get, key, keys, put, snapshot, value, write};
 
 /// A new store is empty.
 pub async fn empty_store(harness: &mut dyn Harness) {
@@ -248,4 +250,31 @@ pub async fn last_before_is_isolated(harness: &mut dyn Harness) {
     assert_eq!(found.expect("p/1 was there").0, key("p/1"));
     let now = snapshot(&*engine).await.last_before(b"p/", b"p/9").await.expect("reads");
     assert_eq!(now, None, "the prefix is empty now");
+}
+
+/// Calls that nobody polls hold up no other call: a worker may wait for a read while its jobs, which
+/// it does not poll meanwhile, are in the middle of theirs.
+pub async fn stalled_calls_hold_up_no_other(harness: &mut dyn Harness) {
+    const STALLED: usize = 200;
+    let engine = harness.engine().await;
+    for batch in 0..10 {
+        let keys = (0..100).map(|n| put(format!("k/{batch}/{n:02}"), "v"));
+        write(&*engine, keys.collect()).await;
+    }
+    // Long enough that some are in the middle of it, and others wait for their turn.
+    let read = async || snapshot(&*engine).await.range(b"k/", b"", 1_000).await;
+    let mut stalled: Vec<_> = (0..STALLED).map(|_| Box::pin(read().fuse())).collect();
+    for _ in 0..3 {
+        for call in &mut stalled {
+            // Not polled again once it has ended.
+            if !call.is_terminated() {
+                drop(futures_util::poll!(call));
+            }
+        }
+        // Some get further: a snapshot is followed by the read.
+        tokio::task::yield_now().await;
+    }
+    let other = tokio::time::timeout(DEADLINE, value(&*engine, "k/0/00")).await;
+    assert_eq!(other.expect("a read waits for stalled calls"), Some(Bytes::from_static(b"v")));
+    drop(stalled);
 }
