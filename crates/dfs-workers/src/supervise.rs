@@ -8,7 +8,7 @@ use async_trait::async_trait;
 use dfs_types::with_causes;
 use futures_util::future::{BoxFuture, join_all};
 use tokio::time::{Instant, sleep, timeout_at};
-use tracing::{info, warn};
+use tracing::warn;
 
 use crate::{Control, Handles};
 
@@ -50,7 +50,6 @@ pub async fn supervise<L: Lease>(
         let asked = Instant::now();
         match lease.request().await {
             Ok(Some(grant)) => {
-                info!("holds the worker lease");
                 let work = async {
                     read_controls(lease, handles).await;
                     lease.set_grant(Some(grant));

@@ -11,7 +11,7 @@ use dfs_metadata::namespace::WorkerControl;
 use dfs_types::{Scope, with_causes};
 use dfs_workers::{Control, Lease};
 use tokio::time::Instant;
-use tracing::warn;
+use tracing::{info, warn};
 
 use crate::Error;
 use crate::core::Core;
@@ -69,6 +69,9 @@ impl Lease for WorkerLease {
     }
 
     fn set_grant(&self, grant: Option<LeaseGrant>) {
+        if let Some(LeaseGrant { epoch, .. }) = grant {
+            info!(epoch = epoch.0, "holds the worker lease");
+        }
         self.core.background.lease.set(grant);
     }
 }

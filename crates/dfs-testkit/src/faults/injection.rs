@@ -6,8 +6,9 @@ use std::time::{Duration, Instant};
 use dfs_types::Random;
 use rustix::process::Signal;
 
+use super::disks::Damage;
 use super::network::Switch;
-use super::system::{EACH, System, WORKER_LEASE};
+use super::system::{EACH, LOST_AFTER, System, WORKER_LEASE};
 use crate::process::wait_until;
 
 /// Time after which the reaper is in the middle of deleted files.
@@ -29,6 +30,11 @@ pub(super) enum Fault {
     MemberStopped,
     QuorumLost,
     DatanodeKilled,
+    DatanodeStopped,
+    DiskAbsent,
+    DiskSetBack,
+    BitsFlipped,
+    ChunkFilesLost,
     CoordinatorWithoutMetadata,
     CoordinatorWithoutClients,
     CoordinatorCutOff,
@@ -46,6 +52,11 @@ impl Fault {
         Self::CoordinatorWithoutClients,
         Self::DatanodeKilled,
         Self::CoordinatorCutOff,
+        Self::DatanodeStopped,
+        Self::DiskAbsent,
+        Self::DiskSetBack,
+        Self::BitsFlipped,
+        Self::ChunkFilesLost,
         Self::MemberStopped,
         Self::QuorumLost,
     ];
@@ -126,6 +137,22 @@ impl Fault {
                 some_time(seconds(0.2), seconds(4.0));
                 system.cluster.start_datanode(victim);
             }
+            Self::DatanodeStopped => {
+                system.cluster.datanodes[victim].signal(Signal::STOP);
+                some_time(LOST_AFTER + seconds(1.0), LOST_AFTER + seconds(4.0));
+                system.cluster.datanodes[victim].signal(Signal::CONT);
+            }
+            Self::DiskAbsent | Self::DiskSetBack | Self::BitsFlipped | Self::ChunkFilesLost => {
+                let damage = match self {
+                    Self::DiskAbsent => Damage::Absent,
+                    Self::DiskSetBack => Damage::SetBack,
+                    Self::BitsFlipped => Damage::BitsFlipped,
+                    _ => Damage::FilesLost,
+                };
+                let hold = || some_time(seconds(1.0), LOST_AFTER + seconds(3.0));
+                let damaged = damage.inflict(system, random, hold);
+                damaged.map_err(|error| format!("{self}: {error}"))?;
+            }
             Self::CoordinatorWithoutMetadata => {
                 cut_coordinator(system, victim, &[Switch::Back], || some_time(long / 2, long));
             }
@@ -202,6 +229,11 @@ impl fmt::Display for Fault {
             Self::MemberStopped => "etcd member stopped",
             Self::QuorumLost => "etcd quorum lost",
             Self::DatanodeKilled => "datanode killed",
+            Self::DatanodeStopped => "datanode stopped until lost",
+            Self::DiskAbsent => "disk absent at one start",
+            Self::DiskSetBack => "disk set back to an old copy",
+            Self::BitsFlipped => "bits flipped on a disk",
+            Self::ChunkFilesLost => "chunk files lost",
             Self::CoordinatorWithoutMetadata => "coordinator cut from etcd",
             Self::CoordinatorWithoutClients => "coordinator cut from clients",
             Self::CoordinatorCutOff => "coordinator cut off",

@@ -7,6 +7,7 @@
 //! checked. What the rounds leave is read again at the end of the run.
 
 mod checker;
+mod disks;
 mod history;
 mod injection;
 mod load;
@@ -41,7 +42,7 @@ const QUIET: Duration = Duration::from_millis(1_500);
 /// Time limit of calls in progress.
 const CALLS_END_WITHIN: Duration = Duration::from_mins(2);
 /// Log messages of servers that refuse work of an earlier epoch of the worker lease.
-const REFUSALS: &[&str] = &["a step of background work failed", "the order has lease epoch"];
+const REFUSALS: &[&str] = &["a step of a worker failed", "the order has lease epoch"];
 
 /// Parameters of a run.
 #[derive(Debug, Clone)]
@@ -83,7 +84,7 @@ pub fn run(options: &Options) -> Result<Report, Failure> {
         }
     };
     let has_cables = networks.is_some();
-    let system = System::start(options.binary.clone(), networks);
+    let system = System::start(options.binary.clone(), networks, options.seed);
     let records = Arc::new(Records::new());
     let report = Report::new(has_cables);
     let random = SeededRandom::new(options.seed);

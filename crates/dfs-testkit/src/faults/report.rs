@@ -98,6 +98,9 @@ impl Report {
     /// Returns violations other than unexplained histories.
     pub(super) fn complaints(&self) -> Vec<String> {
         let mut complaints = self.failed.clone();
+        if self.epochs == 0 {
+            complaints.push("no coordinator has logged that it holds the worker lease".to_owned());
+        }
         for fault in [Fault::CoordinatorKilled, Fault::CoordinatorStopped, Fault::HolderStopped] {
             let under = self.by_fault.get(&Some(fault));
             let normal = self.normal();

@@ -10,6 +10,7 @@ use dfs_client::{
 use dfs_etcd::test_server;
 use dfs_types::{DfsPath, NodeState};
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
+use tempfile::TempDir;
 use tokio::runtime::Runtime;
 
 use super::network::{Host, Networks, Switch};
@@ -19,6 +20,10 @@ use crate::process::{Cluster, Metadata, Place, Settings, wait_until};
 pub(super) const EACH: usize = 3;
 /// Time after which another coordinator takes over the background work.
 pub(super) const WORKER_LEASE: Duration = Duration::from_secs(3);
+/// Time after which a silent datanode counts as lost.
+pub(super) const LOST_AFTER: Duration = Duration::from_secs(6);
+/// Number of disks of a datanode.
+const DISKS: usize = 2;
 /// Time limit for the system to be healthy again after a fault.
 const WHOLE_WITHIN: Duration = Duration::from_secs(45);
 /// Time limit of repair at the end.
@@ -40,11 +45,15 @@ pub(super) struct System {
     /// Clients of single coordinators.
     probes: Vec<Client>,
     pub(super) runtime: Runtime,
+    /// The datanode whose disks are damaged.
+    pub(super) damaged: usize,
+    disks: TempDir,
 }
 
 impl System {
-    /// Starts everything, in separate networks if `networks` are given.
-    pub(super) fn start(binary: PathBuf, mut networks: Option<Networks>) -> Self {
+    /// Starts everything, in separate networks if `networks` are given. `seed` chooses the datanode
+    /// whose disks are damaged.
+    pub(super) fn start(binary: PathBuf, mut networks: Option<Networks>, seed: u64) -> Self {
         let runtime = Runtime::new().expect("a runtime");
         let mut places = |first: u8, switches: &[Switch]| -> Vec<Place> {
             let Some(networks) = &mut networks else { return Vec::new() };
@@ -65,11 +74,21 @@ impl System {
         let etcd = runtime.block_on(test_server::Cluster::with(options));
         // Deleted files are reaped soon, so that there is always background work.
         let coordinator = format!(
-            "heartbeat_interval_ms: 200\nsuspect_after_ms: 2000\nlost_after_ms: 15000\n\
+            "heartbeat_interval_ms: 200\nsuspect_after_ms: 2000\nlost_after_ms: {}\n\
              restorable_ms: 3000\nconfirm_clock_ms: 500\nworker_lease_ms: {}\n",
+            LOST_AFTER.as_millis(),
             WORKER_LEASE.as_millis()
         );
+        let disks = tempfile::Builder::new().prefix("dfs-disks-").tempdir();
+        let disks = disks.expect("a temporary directory");
+        let further = |node| {
+            let further = disks_of(disks.path(), node).skip(1);
+            let flag = |disk: PathBuf| ["--data-dir".to_owned(), disk.display().to_string()];
+            further.flat_map(flag).collect()
+        };
         let settings = Settings {
+            disks: (0..EACH).filter_map(|node| disks_of(disks.path(), node).next()).collect(),
+            datanode_flags: (0..EACH).map(further).collect(),
             coordinators: EACH,
             datanodes: EACH,
             metadata: Metadata::Url(format!("etcd://{}/faults", etcd.authority())),
@@ -82,7 +101,13 @@ impl System {
         let probe = |url| Client::builder().coordinator(url).deadline(PROBE_WITHIN).connect_lazy();
         let probes = cluster.coordinator_urls().into_iter().map(probe);
         let probes = probes.collect::<Result<_, _>>().expect("valid addresses");
-        Self { cluster, etcd, networks, probes, runtime }
+        let damaged = seed as usize % EACH;
+        Self { cluster, etcd, networks, probes, runtime, damaged, disks }
+    }
+
+    /// Returns the directories of the disks of a datanode.
+    pub(super) fn disks_of(&self, node: usize) -> Vec<PathBuf> {
+        disks_of(self.disks.path(), node).collect()
     }
 
     /// Returns a client of all coordinators, starting with a different one than its neighbours.
@@ -234,4 +259,8 @@ impl System {
         }
         Ok(())
     }
+}
+
+fn disks_of(folder: &Path, node: usize) -> impl Iterator<Item = PathBuf> {
+    (0..DISKS).map(move |disk| folder.join(format!("node-{node}-disk-{disk}")))
 }
