@@ -137,8 +137,8 @@ pub use dfs_types::{
 pub use admin::{
     Admin, ClusterStatus, DamagedChunk, DiskStatus, GcHold, GcStatus, Maintenance,
     MaintenanceRequest, NodeStatus, ReconciliationStatus, ReplicaCheck, Replication,
-    ReplicationStatus, StopSafety, UpgradeStatus, WorkerActivity, WorkerChange, WorkerStatus,
-    WorkerUnit, Workers,
+    ReplicationStatus, StopSafety, UnneededReplica, UpgradeStatus, WorkerActivity, WorkerChange,
+    WorkerStatus, WorkerUnit, Workers,
 };
 pub use builder::{Client, ClientBuilder, Components};
 pub use du::{DiskUsage, Usage};

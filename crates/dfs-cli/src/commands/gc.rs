@@ -1,13 +1,17 @@
 //! `dfs gc`: permission to delete after the metadata was restored, migrated or set back.
 
 use clap::{Args, Subcommand};
-use dfs_client::{ClusterStatus, GcStatus};
+use dfs_client::{ClusterStatus, GcStatus, UnneededReplica};
 use dfs_types::{ByteSize, counted};
 use serde_json::{Value, json};
 
 use crate::confirmation::Confirmation;
 use crate::context::Context;
 use crate::error::Result;
+use crate::printable::printable;
+
+/// Unneeded replicas that are listed.
+const LISTED: u32 = 1_000;
 
 /// Arguments of `dfs gc`.
 #[derive(Debug, Args)]
@@ -22,7 +26,7 @@ pub(crate) struct GcArgs {
 
 #[derive(Debug, Subcommand)]
 enum Action {
-    /// Show whether anything is deleted, and what waits for it
+    /// Show whether anything is deleted, and which replicas wait for it
     Status,
     /// Permit deletion after the metadata was restored, migrated or set back
     Acknowledge(AcknowledgeArgs),
@@ -46,11 +50,11 @@ struct AcknowledgeArgs {
 pub(crate) async fn run(args: GcArgs, cx: &Context) -> Result<()> {
     let admin = cx.client.admin();
     let cluster = admin.status().await?;
-    let status = admin.gc_status().await?;
+    let status = admin.gc_status(LISTED).await?;
     match args.action {
         Action::Status => {
             if cx.out.is_json {
-                cx.out.json(&document(&cluster, &status));
+                cx.out.json(&document(&status));
             } else {
                 for line in &lines(&cluster, &status) {
                     cx.out.line(line);
@@ -65,15 +69,24 @@ pub(crate) async fn run(args: GcArgs, cx: &Context) -> Result<()> {
                 confirmation.ask("permit deletion?", cx).await?;
                 admin.acknowledge_gc(cluster.cluster, &status).await?;
             }
-            let status = admin.gc_status().await?;
-            cx.out.done(&document(&cluster, &status));
+            let status = admin.gc_status(0).await?;
+            cx.out.done(&document(&status));
             cx.out.say("deletion is permitted");
         }
     }
     Ok(())
 }
 
-fn document(cluster: &ClusterStatus, status: &GcStatus) -> Value {
+fn document(status: &GcStatus) -> Value {
+    let replica = |it: &UnneededReplica| {
+        json!({
+            "chunk": it.chunk.to_string(),
+            "node": it.node.map(|node| node.to_string()),
+            "bytes": it.bytes,
+            "since_ms": it.since.millis(),
+            "path": it.path.as_ref().map(|path| printable(path)),
+        })
+    };
     json!({
         "may_delete": status.may_delete(),
         "incarnation": status.incarnation.0,
@@ -81,8 +94,9 @@ fn document(cluster: &ClusterStatus, status: &GcStatus) -> Value {
         "hold": status.hold.as_ref().map(|hold| &hold.reason),
         "doomed": status.doomed,
         "doomed_bytes": status.doomed_bytes,
-        "orphans": cluster.reconciliation.orphans,
-        "orphan_bytes": cluster.reconciliation.orphan_bytes,
+        "unneeded": status.unneeded,
+        "unneeded_bytes": status.unneeded_bytes,
+        "replicas": status.replicas.iter().map(replica).collect::<Vec<_>>(),
     })
 }
 
@@ -103,8 +117,18 @@ fn lines(cluster: &ClusterStatus, status: &GcStatus) -> Vec<String> {
     };
     waits(status.doomed, status.doomed_bytes, "of deleted files, or replaced by others");
     match found.last_whole {
-        Some(_) => waits(found.orphans, found.orphan_bytes, "of no file that the metadata knows"),
-        None => lines.push("replicas of no file: not known yet; `dfs fsck` counts them".to_owned()),
+        Some(_) => waits(status.unneeded, status.unneeded_bytes, "that no file needs"),
+        None => lines.push("replicas that no file needs: `dfs fsck` finds them".to_owned()),
+    }
+    for it in &status.replicas {
+        let (chunk, bytes) = (it.chunk, ByteSize(it.bytes));
+        let node = it.node.map_or_else(|| "unknown".to_owned(), |node| node.to_string());
+        let path = it.path.as_ref().map_or_else(|| "-".to_owned(), |path| printable(path));
+        lines.push(format!("{chunk}  {bytes}  {node}  {path}"));
+    }
+    let more = status.unneeded.saturating_sub(status.replicas.len() as u64);
+    if more > 0 {
+        lines.push(format!("and {more} more"));
     }
     lines
 }

@@ -1,8 +1,8 @@
 //! Permission to delete.
 
 use dfs_proto::v1;
-use dfs_proto::wire::WireId as _;
-use dfs_types::{ClusterId, Incarnation};
+use dfs_proto::wire::{self, FieldError, WireId as _};
+use dfs_types::{ChunkId, ClusterId, Incarnation, NodeId, Timestamp};
 
 use super::Admin;
 use crate::Error;
@@ -21,6 +21,40 @@ pub struct GcStatus {
     pub doomed: u64,
     /// Bytes of those.
     pub doomed_bytes: u64,
+    /// Replicas that no record needs, at most 100,000.
+    pub unneeded: u64,
+    /// Bytes of those.
+    pub unneeded_bytes: u64,
+    /// The first of them, in chunk order.
+    pub replicas: Vec<UnneededReplica>,
+}
+
+/// A replica that no record needs, to be deleted once that is proven again.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct UnneededReplica {
+    /// The chunk.
+    pub chunk: ChunkId,
+    /// The node; `None` if it is not known any more.
+    pub node: Option<NodeId>,
+    /// Length in bytes.
+    pub bytes: u64,
+    /// When it was first proven to be unneeded.
+    pub since: Timestamp,
+    /// Path for which it was written; `None` if its node did not tell in time.
+    pub path: Option<Vec<u8>>,
+}
+
+impl UnneededReplica {
+    fn from_wire(found: &v1::UnneededReplica) -> Result<Self, FieldError> {
+        Ok(Self {
+            chunk: wire::id("replicas.chunk_id", &found.chunk_id)?,
+            node: wire::optional_id("replicas.node_id", &found.node_id)?,
+            bytes: found.bytes,
+            since: Timestamp::from_millis(found.since_ms),
+            path: (!found.path.is_empty()).then(|| found.path.to_vec()),
+        })
+    }
 }
 
 /// Evidence that commits of the metadata were lost.
@@ -41,13 +75,16 @@ impl GcStatus {
 }
 
 impl Admin {
-    /// Returns whether anything may be deleted, and what waits for deletion.
-    pub async fn gc_status(&self) -> Result<GcStatus, Error> {
-        let request = v1::GcStatusRequest {};
-        let reply = self.call("status of deletion", request, |mut admin, request| async move {
+    /// Returns whether anything may be deleted, and what waits for deletion, with a list of `list`
+    /// replicas that no record needs, at most 1,000.
+    pub async fn gc_status(&self, list: u32) -> Result<GcStatus, Error> {
+        let (context, request) = ("status of deletion", v1::GcStatusRequest { list });
+        let reply = self.call(context, request, |mut admin, request| async move {
             admin.gc_status(request).await
         });
         let found = reply.await?;
+        let replicas = found.replicas.iter().map(UnneededReplica::from_wire);
+        let replicas = replicas.collect::<Result<_, _>>();
         Ok(GcStatus {
             incarnation: Incarnation(found.incarnation),
             acknowledged: Incarnation(found.acknowledged),
@@ -55,6 +92,9 @@ impl Admin {
                 .then_some(GcHold { number: found.hold, reason: found.hold_reason }),
             doomed: found.doomed,
             doomed_bytes: found.doomed_bytes,
+            unneeded: found.unneeded,
+            unneeded_bytes: found.unneeded_bytes,
+            replicas: replicas.map_err(|error| Error::wire(context, &error))?,
         })
     }
 

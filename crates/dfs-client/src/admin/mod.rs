@@ -18,7 +18,7 @@ use crate::coordinator_call::Persistence;
 use crate::{Client, Error};
 
 pub use check::{DamagedChunk, ReplicaCheck};
-pub use gc::{GcHold, GcStatus};
+pub use gc::{GcHold, GcStatus, UnneededReplica};
 pub use nodes::{Maintenance, MaintenanceRequest, StopSafety};
 pub use status::{ClusterStatus, DiskStatus, NodeStatus, ReconciliationStatus, ReplicationStatus};
 pub use upgrade::UpgradeStatus;

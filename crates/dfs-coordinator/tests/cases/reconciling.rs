@@ -190,6 +190,13 @@ async fn first_proofs_of_orphans_survive_the_holder_of_the_lease() {
     let chunk = abandoned(&cluster).await;
     cluster.clock.advance(HOUR * 2);
     assert_eq!(cluster.check().await.orphans, 3);
+    let status = gc_status(&cluster, 2).await;
+    assert_eq!((status.unneeded, status.unneeded_bytes, status.replicas.len()), (3, 12, 2));
+    for (listed, node) in status.replicas.iter().zip(1..) {
+        assert_eq!(listed.chunk_id, chunk.to_bytes()[..]);
+        assert_eq!(listed.node_id, dfs_types::NodeId(node).to_bytes()[..]);
+        assert_eq!((listed.bytes, &listed.path[..]), (4, &b"/origin"[..]));
+    }
     cluster.stop().await;
     cluster.start_again(cluster.engine.clone()).await;
     for node in cluster.nodes.values() {
@@ -199,6 +206,13 @@ async fn first_proofs_of_orphans_survive_the_holder_of_the_lease() {
     cluster.clock.advance(HOUR * 24);
     let found = cluster.check().await;
     assert_eq!((found.orphans, found.deleted_orphans, holders(&cluster, chunk)), (3, 3, 0));
+    assert_eq!(gc_status(&cluster, 2).await.unneeded, 0);
+}
+
+/// Returns the state of deletion, with this many unneeded replicas.
+async fn gc_status(cluster: &Cluster, list: u32) -> v1::GcStatusResponse {
+    let mut admin = cluster.admin().await;
+    admin.gc_status(v1::GcStatusRequest { list }).await.unwrap().into_inner()
 }
 
 /// K2.
@@ -218,7 +232,7 @@ async fn orphans_are_kept_once_a_disk_proves_that_commits_were_lost() {
     let found = cluster.check().await;
     assert_eq!((found.orphans, found.deleted_orphans, holders(&cluster, chunk)), (3, 0, 3));
     let mut admin = cluster.admin().await;
-    let status = admin.gc_status(v1::GcStatusRequest {}).await.unwrap().into_inner();
+    let status = gc_status(&cluster, 10).await;
     assert!(status.hold != 0 && status.hold_reason.contains("registration 40"), "{status:?}");
     let cluster_id = cluster.status().await.cluster_id;
     let acknowledge = |hold| v1::AcknowledgeGcRequest {
@@ -316,7 +330,7 @@ async fn nothing_is_deleted_after_a_restore_before_it_is_acknowledged() {
     }
     assert_eq!((holders(&cluster, chunk), holders(&cluster, deleted)), (3, 3));
     let mut admin = cluster.admin().await;
-    let status = admin.gc_status(v1::GcStatusRequest {}).await.unwrap().into_inner();
+    let status = gc_status(&cluster, 10).await;
     assert_eq!((status.incarnation, status.acknowledged), (2, 1));
     let cluster_id = cluster.status().await.cluster_id;
     let stale =

@@ -44,10 +44,6 @@ impl Disks {
     pub fn node(&self, disk: DiskNumber) -> Option<NodeId> {
         self.get(disk).map(|location| location.node)
     }
-
-    fn cover(&self, chunk: &Chunk) -> bool {
-        chunk.replicas.iter().all(|replica| self.0.contains_key(&replica.disk))
-    }
 }
 
 impl Namespace {
@@ -58,8 +54,15 @@ impl Namespace {
         &self,
         chunks: impl IntoIterator<Item = &Chunk>,
     ) -> Result<Arc<Disks>, Error> {
+        let named = chunks.into_iter().flat_map(|chunk| &chunk.replicas);
+        let disks: Vec<DiskNumber> = named.map(|replica| replica.disk).collect();
+        self.locations(&disks).await
+    }
+
+    /// Like [`Self::disks_of`], with these disks.
+    pub async fn locations(&self, disks: &[DiskNumber]) -> Result<Arc<Disks>, Error> {
         let known = self.disks();
-        if chunks.into_iter().all(|chunk| known.cover(chunk)) {
+        if disks.iter().all(|disk| known.0.contains_key(disk)) {
             return Ok(known);
         }
         let nodes = super::nodes::all(&self.begin().await?).await?;

@@ -5386,9 +5386,13 @@ pub struct DamagedChunk {
 }
 /// Requests the state of deletion.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
-pub struct GcStatusRequest {}
+pub struct GcStatusRequest {
+    /// Unneeded replicas to list, at most 1,000.
+    #[prost(uint32, tag = "1")]
+    pub list: u32,
+}
 /// State of deletion.
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+#[derive(Clone, PartialEq, ::prost::Message)]
 pub struct GcStatusResponse {
     /// Incarnation of the metadata; raised when it is restored or migrated.
     #[prost(uint64, tag = "1")]
@@ -5404,12 +5408,41 @@ pub struct GcStatusResponse {
     /// What was found; empty for none.
     #[prost(string, tag = "6")]
     pub hold_reason: ::prost::alloc::string::String,
+    /// Replicas that no record needs, at most 100,000, which are deleted when they are proven to be
+    /// unneeded once more, `orphan_age_ms` after the first proof.
+    #[prost(uint64, tag = "7")]
+    pub unneeded: u64,
+    /// Their bytes.
+    #[prost(uint64, tag = "8")]
+    pub unneeded_bytes: u64,
+    /// The first of them, in chunk order.
+    #[prost(message, repeated, tag = "9")]
+    pub replicas: ::prost::alloc::vec::Vec<UnneededReplica>,
     /// Replicas recorded as waiting for deletion, of at most 100,000 chunks.
     #[prost(uint64, tag = "3")]
     pub doomed: u64,
     /// Their bytes.
     #[prost(uint64, tag = "4")]
     pub doomed_bytes: u64,
+}
+/// A replica that no record needs.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct UnneededReplica {
+    /// The chunk; 16 bytes.
+    #[prost(bytes = "bytes", tag = "1")]
+    pub chunk_id: ::prost::bytes::Bytes,
+    /// The node; 16 bytes, empty if it is not known any more.
+    #[prost(bytes = "bytes", tag = "2")]
+    pub node_id: ::prost::bytes::Bytes,
+    /// Length in bytes.
+    #[prost(uint64, tag = "3")]
+    pub bytes: u64,
+    /// When it was first proven to be unneeded, in milliseconds since 1970.
+    #[prost(uint64, tag = "4")]
+    pub since_ms: u64,
+    /// Path for which it was written, as stored with it; empty if its node did not tell in time.
+    #[prost(bytes = "bytes", tag = "5")]
+    pub path: ::prost::bytes::Bytes,
 }
 /// Permits deletion.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]

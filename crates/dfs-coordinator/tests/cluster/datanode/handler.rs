@@ -66,10 +66,13 @@ impl DataNode for Handler {
         &self,
         request: Request<v1::RetrieveRequest>,
     ) -> Result<Response<Self::RetrieveChunkStream>, Status> {
+        let request = request.into_inner();
+        let origin = v1::ChunkOrigin { path: "/origin".into(), ..v1::ChunkOrigin::default() };
+        let origin = request.for_build.then_some(origin);
         // Sends as many zero frames as requested.
-        let frames = (0..request.into_inner().length).map(|number| {
-            let data = vec![0; 1 << 20].into();
-            Ok(v1::ChunkFrame { offset: number << 20, data, ..v1::ChunkFrame::default() })
+        let frames = (0..request.length).map(move |number| {
+            let (data, origin) = (vec![0; 1 << 20].into(), origin.clone());
+            Ok(v1::ChunkFrame { offset: number << 20, data, origin, ..Default::default() })
         });
         let none = Err(Failure::new(ErrorCode::NotFound, "no such chunk").into());
         let frames = tokio_stream::iter(frames).chain(tokio_stream::once(none));
