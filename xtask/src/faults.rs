@@ -6,7 +6,7 @@ use anyhow::Result;
 
 use crate::process::{cargo, release_dfs, run as run_command};
 
-pub(crate) const USAGE: &str = "[--minutes M] [--seed N] [--fault NAME] (kills, stops and cuts off coordinators and etcd; as root)";
+pub(crate) const USAGE: &str = "[--minutes M] [--seed N] [--fault NAME] (kills, stops, cuts off and damages under load; as root)";
 
 pub(crate) fn run(root: &Path, arguments: &[String]) -> Result<()> {
     let dfs = release_dfs(root)?;
