@@ -249,7 +249,13 @@ async fn orphans_are_kept_once_a_disk_proves_that_commits_were_lost() {
 /// Returns a cluster of four nodes, and a chunk with three replicas on 1, 2 and 3, and one more on 4
 /// that its record does not name.
 async fn with_surplus() -> (Cluster, dfs_types::ChunkId) {
-    let settings = Settings { orphan_age_ms: 0, replication_factor: Some(3), ..on_request() };
+    let settings = Settings {
+        orphan_age_ms: 0,
+        replication_factor: Some(3),
+        // A silent node is not given up within a test.
+        lost_after_ms: 3_600_000,
+        ..on_request()
+    };
     let cluster = Cluster::with(settings, Arc::new(MemoryEngine::new()), 4).await;
     let chunk = cluster.put("/file", b"data", &[1, 2, 3]).await;
     cluster.node(4).write(chunk, b"data");
