@@ -354,6 +354,7 @@ impl ChunkStore for MemoryStore {
             file_system: None,
             file_system_free: state.capacity - state.used,
             chunks: state.sealed.len() as u64,
+            writers: state.claimed.len() as u64,
             state: match (&state.failed, state.is_retiring) {
                 (Some(_), _) => DiskState::Failed,
                 (None, true) => DiskState::Retiring,

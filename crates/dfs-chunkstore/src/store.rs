@@ -93,6 +93,8 @@ pub struct DiskUsage {
     pub file_system_free: u64,
     /// Sealed chunks on it.
     pub chunks: u64,
+    /// Replicas being written to it. Counted until they are counted as sealed, without a gap.
+    pub writers: u64,
     /// State. Out of service, it has no free space and no known chunks.
     pub state: DiskState,
     /// Why it is not healthy, and what to do; empty when it is healthy.
@@ -139,8 +141,8 @@ pub trait ChunkWriter: Send {
 /// concurrently from many tasks; none blocks a runtime thread.
 #[async_trait]
 pub trait ChunkStore: Send + Sync + 'static {
-    /// Starts a chunk on the disk with the most room. Refuses a chunk that exists or is being
-    /// written, and any chunk while no disk has room below the high watermark.
+    /// Starts a chunk on the disk with the most room. Refuses a chunk that is being written or exists
+    /// on a disk that is not retiring, and any chunk while no disk has room below the high watermark.
     async fn create(&self, header: ChunkHeader) -> Result<Box<dyn ChunkWriter>, StoreError>;
 
     /// Starts a replica that takes the place of this one, of the same chunk and on the same disk,

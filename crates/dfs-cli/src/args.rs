@@ -61,12 +61,14 @@ pub(crate) enum Command {
     Explain(commands::explain::ExplainArgs),
     /// Show the nodes, the health of the data and the background workers
     Status(commands::status::StatusArgs),
-    /// Admit datanodes, put them into maintenance, or remove them
+    /// Admit and drain datanodes, put them into maintenance, or remove them
     Node(commands::node::NodeArgs),
     /// Compare what the disks hold with the metadata, and name damaged files
     Fsck(commands::fsck::FsckArgs),
     /// Show whether anything is deleted, or permit it after a restore
     Gc(commands::gc::GcArgs),
+    /// List the disks of datanodes, or empty one for removal
+    Disk(commands::disk::DiskArgs),
     /// List, pause, resume and rate-limit background workers
     Worker(commands::worker::WorkerArgs),
     /// Show the write level of the cluster, or raise it after an upgrade

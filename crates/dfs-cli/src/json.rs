@@ -132,6 +132,7 @@ pub(crate) fn status(status: &ClusterStatus) -> Value {
             "orphans": status.reconciliation.orphans,
             "orphan_bytes": status.reconciliation.orphan_bytes,
         },
+        "repair_held": status.repair_held,
         "workers": status.workers.iter().map(worker).collect::<Vec<_>>(),
     })
 }
@@ -152,7 +153,8 @@ pub(crate) fn worker(worker: &WorkerStatus) -> Value {
     })
 }
 
-fn node(node: &NodeStatus) -> Value {
+/// The document of a node for `status` and `node list`.
+pub(crate) fn node(node: &NodeStatus) -> Value {
     json!({
         "id": node.id.to_string(),
         "address": node.address,
@@ -168,7 +170,8 @@ fn node(node: &NodeStatus) -> Value {
     })
 }
 
-fn disk(disk: &DiskStatus) -> Value {
+/// The document of a disk for `status` and `disk list`.
+pub(crate) fn disk(disk: &DiskStatus) -> Value {
     json!({
         "id": disk.id.to_string(),
         "capacity": disk.capacity,

@@ -153,6 +153,7 @@ async fn run_command(command: Command, cx: &Context) -> Result<()> {
         Command::Node(args) => commands::node::run(args, cx).await,
         Command::Fsck(args) => commands::fsck::run(args, cx).await,
         Command::Gc(args) => commands::gc::run(args, cx).await,
+        Command::Disk(args) => commands::disk::run(args, cx).await,
         Command::Worker(args) => commands::worker::run(args, cx).await,
         Command::Upgrade(args) => commands::upgrade::run(args, cx).await,
         Command::Bench(args) => commands::bench::run(args, cx).await,

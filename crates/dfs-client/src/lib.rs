@@ -136,7 +136,7 @@ pub use dfs_types::{
 
 pub use admin::{
     Admin, ClusterStatus, DamagedChunk, DiskStatus, GcHold, GcStatus, Maintenance,
-    MaintenanceRequest, NodeStatus, ReconciliationStatus, ReplicaCheck, Replication,
+    MaintenanceRequest, MovePlan, NodeStatus, ReconciliationStatus, ReplicaCheck, Replication,
     ReplicationStatus, StopSafety, UnneededReplica, UpgradeStatus, WorkerActivity, WorkerChange,
     WorkerStatus, WorkerUnit, Workers,
 };

@@ -1,6 +1,6 @@
 //! State exchanged between the services and the background work.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -64,10 +64,25 @@ pub(crate) struct Background {
     unreadable_nodes: Mutex<UnreadableRecords>,
     /// Comparisons of disks with records.
     pub(crate) checks: Checks,
-    /// Chunks whose replicas are being built, with the number of builds.
-    moving: Mutex<BTreeMap<ChunkId, u32>>,
+    /// Chunks whose replicas are being built.
+    claims: Arc<Mutex<BTreeSet<ChunkId>>>,
     /// When a writer was last refused for lack of space.
     no_space: Mutex<Option<Instant>>,
+    /// Why replicas are neither built nor doomed, if they are not.
+    held: Mutex<Option<String>>,
+}
+
+/// The exclusive right to build replicas of a chunk, until this is dropped.
+#[derive(Debug)]
+pub(crate) struct Claim {
+    chunk: ChunkId,
+    claims: Arc<Mutex<BTreeSet<ChunkId>>>,
+}
+
+impl Drop for Claim {
+    fn drop(&mut self) {
+        crate::lock(&self.claims).remove(&self.chunk);
+    }
 }
 
 /// Health of all chunks, as repair sees it.
@@ -84,25 +99,6 @@ pub(crate) struct Health {
     pub(crate) seen: Revision,
 }
 
-/// A chunk whose replicas may be built.
-#[derive(Debug)]
-pub(crate) struct MoveGuard<'a> {
-    background: &'a Background,
-    chunk: ChunkId,
-}
-
-impl Drop for MoveGuard<'_> {
-    fn drop(&mut self) {
-        let mut moving = crate::lock(&self.background.moving);
-        if let Some(builds) = moving.get_mut(&self.chunk) {
-            *builds -= 1;
-            if *builds == 0 {
-                moving.remove(&self.chunk);
-            }
-        }
-    }
-}
-
 impl Background {
     pub(crate) fn new(address: String) -> Self {
         Self {
@@ -116,8 +112,9 @@ impl Background {
             unreaped: Mutex::default(),
             unreadable_nodes: Mutex::default(),
             checks: Checks::default(),
-            moving: Mutex::default(),
+            claims: Arc::default(),
             no_space: Mutex::default(),
+            held: Mutex::default(),
         }
     }
 
@@ -125,6 +122,14 @@ impl Background {
     /// empty string.
     pub(crate) fn lease_holder(&self) -> String {
         self.lease.grant().map(|_| self.address.clone()).unwrap_or_default()
+    }
+
+    /// Claims a chunk for a worker that builds replicas of it, until after the commit that names
+    /// them; `None` while another worker has it. Without a claim, a replica that was just built
+    /// would look like an orphan to others.
+    pub(crate) fn claim(&self, chunk: ChunkId) -> Option<Claim> {
+        let is_free = crate::lock(&self.claims).insert(chunk);
+        is_free.then(|| Claim { chunk, claims: self.claims.clone() })
     }
 
     /// Adds chunks that became tombstones.
@@ -165,16 +170,9 @@ impl Background {
         self.upload_aborted.swap(false, Ordering::Relaxed)
     }
 
-    /// Notes that replicas of a chunk may be built, until the guard is dropped, which must be after
-    /// the commit that names them.
-    pub(crate) fn move_of(&self, chunk: ChunkId) -> MoveGuard<'_> {
-        *crate::lock(&self.moving).entry(chunk).or_default() += 1;
-        MoveGuard { background: self, chunk }
-    }
-
-    /// Returns the chunks whose replicas may be built now.
+    /// Returns the chunks whose replicas are being built now.
     pub(crate) fn moving(&self) -> BTreeSet<ChunkId> {
-        crate::lock(&self.moving).keys().copied().collect()
+        crate::lock(&self.claims).clone()
     }
 
     /// Notes that a writer was refused for lack of space.
@@ -185,6 +183,17 @@ impl Background {
     /// Returns the time since the last such refusal, if any.
     pub(crate) fn no_space_since(&self, now: Instant) -> Option<Duration> {
         crate::lock(&self.no_space).map(|at| now.saturating_duration_since(at))
+    }
+
+    /// Publishes why repair, and all that moves or dooms replicas, is held; `None` when it is not.
+    pub(crate) fn set_held(&self, why: Option<String>) {
+        *crate::lock(&self.held) = why;
+    }
+
+    /// Returns why repair is held, if it is, as far as this coordinator runs it.
+    pub(crate) fn held(&self) -> Option<String> {
+        self.lease.grant()?;
+        crate::lock(&self.held).clone()
     }
 
     /// Publishes the health of all chunks; `None` while it is unknown.

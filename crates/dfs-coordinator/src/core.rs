@@ -17,6 +17,8 @@ use crate::background::Background;
 use crate::metrics::Counts;
 use crate::node_liveness::{Member, Registry, View};
 use crate::recheck_queue::Rechecks;
+use crate::removals::Removals;
+use crate::safety_scans::SafetyScans;
 
 /// The id that an order names when it is for a coordinator rather than a node.
 const COORDINATOR: NodeId = NodeId(0);
@@ -40,6 +42,8 @@ pub(crate) struct Core {
     /// Triggered when the coordinator begins to stop; ends what would otherwise run forever.
     pub(crate) stopping: Shutdown,
     pub(crate) registry: Mutex<Registry>,
+    pub(crate) safety_scans: SafetyScans,
+    pub(crate) removals: Removals,
 }
 
 impl Core {
@@ -125,6 +129,7 @@ impl Core {
             admin_state: node.state,
             maintenance_until: left.map(|left| now + left),
             is_leaving: node.is_leaving,
+            is_given_up: node.is_given_up,
             registration: node.confirmed,
             disks: node.disks.clone(),
         })

@@ -30,6 +30,8 @@ mod node_liveness;
 mod recheck_queue;
 mod rechecks;
 mod relay;
+mod removals;
+mod safety_scans;
 mod service;
 mod settings;
 mod unreadable;

@@ -40,6 +40,10 @@ const METHODS: &[&str] = &[
     "Admit",
     "SafeToStop",
     "Maintenance",
+    "Drain",
+    "Undrain",
+    "RetireDisk",
+    "GiveUp",
     "Deregister",
     "Forget",
     "Workers",
@@ -82,6 +86,21 @@ const STATES: &[(NodeState, &str)] = &[
     (NodeState::Drained, "drained"),
     (NodeState::Maintenance, "maintenance"),
 ];
+
+/// Why replicas are moved or built.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum MoveReason {
+    /// Too few good replicas.
+    Repair,
+    /// Their node is being drained.
+    Drain,
+    /// Their disk is to be removed.
+    Retire,
+}
+
+impl MoveReason {
+    const NAMES: &[&str] = &["repair", "drain", "retire"];
+}
 
 /// Why a call was not relayed to a datanode.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -187,10 +206,13 @@ pub(crate) struct Counts {
     sessions: Gauge,
     chunks: Gauges,
     unreadable: Gauge,
+    held: Gauge,
     steps: Gauges,
     last_whole_cycle: Gauge,
     unnamed: Gauges,
     reconciled: Counters,
+    moves: Counters,
+    moved_bytes: Counters,
     /// Replicas reported bad by datanodes and recorded as such.
     pub(crate) bad_replicas: Counter,
     pub(crate) relayed: Relayed,
@@ -237,6 +259,10 @@ impl Counts {
                 "Metadata records that background work cannot read; -1 if unknown to this \
                  coordinator.",
             ),
+            held: metrics.gauge(
+                "dfs_coordinator_repair_held",
+                "1 while repair is held because too many datanodes are lost at once.",
+            ),
             steps: metrics.gauges(
                 "dfs_coordinator_worker_steps",
                 "Units of background work, done since the start and known to remain.",
@@ -258,6 +284,16 @@ impl Counts {
                 "Replicas that were not as recorded when disks were compared with the records, by \
                  what became of them.",
                 &[("outcome", Reconciled::NAMES)],
+            ),
+            moves: metrics.counters(
+                "dfs_coordinator_moves_total",
+                "Replicas built or moved by background work, by reason.",
+                &[("reason", MoveReason::NAMES)],
+            ),
+            moved_bytes: metrics.counters(
+                "dfs_coordinator_moved_bytes_total",
+                "Bytes of the replicas built or moved by background work, by reason.",
+                &[("reason", MoveReason::NAMES)],
             ),
             bad_replicas: metrics.counter(
                 "dfs_coordinator_bad_replicas_total",
@@ -295,6 +331,11 @@ impl Counts {
         show("bad_replicas", |counts| counts.bad_replicas);
     }
 
+    /// Updates whether repair is held.
+    pub(crate) fn show_held(&self, is_held: bool) {
+        self.held.set(i64::from(is_held));
+    }
+
     /// Updates the number of unreadable records; `None` if unknown here.
     pub(crate) fn show_unreadable(&self, records: Option<usize>) {
         self.unreadable.set(records.map_or(-1, |records| records as i64));
@@ -313,6 +354,13 @@ impl Counts {
     /// Counts replicas that were not as recorded.
     pub(crate) fn reconciled(&self, outcome: Reconciled, replicas: u64) {
         self.reconciled.of(&[Reconciled::NAMES[outcome as usize]]).add(replicas);
+    }
+
+    /// Counts replicas that were built or moved, and their bytes.
+    pub(crate) fn moved(&self, reason: MoveReason, replicas: u64, bytes: u64) {
+        let name = MoveReason::NAMES[reason as usize];
+        self.moves.of(&[name]).add(replicas);
+        self.moved_bytes.of(&[name]).add(bytes);
     }
 
     /// Updates the metrics of a worker.

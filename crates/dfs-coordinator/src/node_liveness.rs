@@ -31,6 +31,8 @@ pub(crate) struct DiskReport {
     pub(crate) capacity: u64,
     pub(crate) free: u64,
     pub(crate) chunks: u64,
+    /// Replicas being written to it.
+    pub(crate) writers: u64,
     pub(crate) state: DiskState,
     /// Why it is not healthy; empty when it is.
     pub(crate) reason: String,
@@ -53,6 +55,8 @@ pub(crate) struct Member {
     pub(crate) maintenance_until: Option<Instant>,
     /// Set while its removal is being checked.
     pub(crate) is_leaving: bool,
+    /// Set while an administrator does not expect it back.
+    pub(crate) is_given_up: bool,
     /// The registration in use.
     pub(crate) registration: RegistrationNumber,
     /// Every disk it ever registered with.
@@ -312,6 +316,11 @@ impl Registry {
             self.file_systems.entry(id).or_default().insert(node);
         }
         Some(self.state_of(self.nodes.get(&node)?, now))
+    }
+
+    /// Returns the disks that a node ever registered with; none for an unknown node.
+    pub(crate) fn member_disks(&self, node: NodeId) -> &[NodeDisk] {
+        self.nodes.get(&node).map_or(&[], |entry| &entry.member.disks)
     }
 
     /// Adds bytes planned on a node.

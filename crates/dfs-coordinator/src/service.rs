@@ -28,6 +28,8 @@ use crate::grpc::Initialiser;
 use crate::metrics::Counts;
 use crate::node_liveness::{LivenessTimeouts, Registry};
 use crate::recheck_queue::Rechecks;
+use crate::removals::Removals;
+use crate::safety_scans::SafetyScans;
 use crate::{Error, InitOptions, Settings, bootstrap, candidates, grpc, rechecks, workers};
 
 /// Interval of reading the node records, which also shows whether the metadata can be reached.
@@ -255,6 +257,8 @@ impl Base {
             rechecks: Rechecks::default(),
             stopping: self.stopping.clone(),
             registry: Mutex::new(Registry::new(timeouts, Instant::now())),
+            safety_scans: SafetyScans::default(),
+            removals: Removals::default(),
             settings: settings.clone(),
             this,
         });
@@ -354,6 +358,7 @@ async fn watch(core: &Core) {
         let is_holder = core.background.lease.grant().is_some();
         let overview = core.background.checks.overview(Instant::now());
         core.counts.show_reconciliation(is_holder.then_some(&overview));
+        core.counts.show_held(core.background.held().is_some());
         for worker in core.background.workers.iter() {
             core.counts.show_worker(worker);
         }

@@ -97,7 +97,7 @@ impl Cluster {
         liveness: &NodeLiveness,
     ) {
         for disk in disks {
-            let health = disk_health(intent, liveness, disk.id);
+            let health = disk_health(intent, liveness, disk);
             self.disks.insert(disk.number, (node, health));
             if liveness.disks.get(&disk.id) == Some(&DiskFault::Slow) {
                 self.slow.insert(disk.number);
@@ -128,6 +128,14 @@ impl Cluster {
             known: self.disks.iter().filter(is_lost).map(|(disk, _)| *disk).collect(),
             and_unknown: self.unknown == DiskHealth::Lost,
         }
+    }
+
+    /// Returns whether a disk is lost now that was not before, or was not known.
+    pub fn has_lost_since(&self, before: &Self) -> bool {
+        let was_lost =
+            |disk| before.disks.get(disk).is_some_and(|(_, health)| *health == DiskHealth::Lost);
+        let mut disks = self.disks.keys().chain(before.disks.keys());
+        disks.any(|disk| self.disk(*disk) == DiskHealth::Lost && !was_lost(disk))
     }
 
     /// Returns the cluster with all unknown disks lost, for decisions that must not rely on them.
@@ -165,10 +173,10 @@ impl LostDisks {
 }
 
 /// Returns the first health that applies: lost, suspect, leaving, good.
-fn disk_health(intent: NodeIntent, liveness: &NodeLiveness, disk: DiskId) -> DiskHealth {
+fn disk_health(intent: NodeIntent, liveness: &NodeLiveness, disk: &NodeDisk) -> DiskHealth {
     let is_member =
         matches!(intent.state, NodeState::Active | NodeState::Draining | NodeState::Drained);
-    let fault = liveness.disks.get(&disk);
+    let fault = liveness.disks.get(&disk.id);
     // Silence during maintenance is expected, and a node that never joined holds nothing.
     let is_expected_silent = intent.in_maintenance || !is_member;
     if intent.state == NodeState::Removed
@@ -183,6 +191,7 @@ fn disk_health(intent: NodeIntent, liveness: &NodeLiveness, disk: DiskId) -> Dis
         DiskHealth::Suspect
     } else if intent.is_leaving
         || intent.state != NodeState::Active
+        || disk.is_retiring
         || fault == Some(&DiskFault::Retiring)
     {
         DiskHealth::Leaving

@@ -3,8 +3,8 @@
 use std::fmt;
 
 use dfs_types::{
-    ChunkId, ClusterId, Denied, DfsPath, ErrorCode, FileKind, Incarnation, InodeId, Level, Name,
-    NodeId, Target, Timestamp, XattrName,
+    ChunkId, ClusterId, Denied, DfsPath, DiskId, ErrorCode, FileKind, Incarnation, InodeId, Level,
+    Name, NodeId, Target, Timestamp, XattrName,
 };
 
 use crate::engine::EngineError;
@@ -321,6 +321,14 @@ pub enum Error {
     /// A node is not part of the cluster.
     #[error("node {0} is not known to this cluster")]
     UnknownNode(NodeId),
+    /// A node has no such disk.
+    #[error("node {node} has no disk {disk}")]
+    UnknownDisk {
+        /// The node.
+        node: NodeId,
+        /// The disk.
+        disk: DiskId,
+    },
     /// A node was removed for good.
     #[error("node {0} was removed from the cluster; empty its disks to let it join as a new node")]
     NodeRemoved(NodeId),
@@ -465,7 +473,8 @@ impl Error {
             | Self::NothingToRestore { .. }
             | Self::NoXattr { .. }
             | Self::UnknownChunk(_)
-            | Self::UnknownNode(_) => ErrorCode::NotFound,
+            | Self::UnknownNode(_)
+            | Self::UnknownDisk { .. } => ErrorCode::NotFound,
             Self::XattrExists { .. }
             | Self::AlreadyExists { .. }
             | Self::NameTaken { .. }

@@ -115,6 +115,8 @@ impl Applier<'_> {
             Action::BeginMaintenance { cluster, node, ttl, .. } => {
                 match self.coordinator.begin_maintenance(&at, *cluster, *node, *ttl).await? {
                     Maintenance::Granted => {}
+                    // The next round asks again.
+                    Maintenance::Refused(safety) if safety.is_pending => {}
                     Maintenance::Refused(safety) => outcome.refused = Some(safety.reason),
                 }
                 Ok(())

@@ -45,6 +45,13 @@ pub const REPAIR: Spec = Spec {
     budget: Budget { unit: Unit::Bytes, per_second: 200 << 20 },
 };
 
+/// Moves replicas away from draining nodes and retiring disks.
+pub const DRAIN: Spec = Spec {
+    name: "drain",
+    place: Place::Lease,
+    budget: Budget { unit: Unit::Bytes, per_second: 200 << 20 },
+};
+
 /// Reaps unlinked inodes and expired uploads.
 pub const REAPER: Spec = Spec {
     name: "reaper",
@@ -75,7 +82,7 @@ pub const RECONCILE: Spec = Spec {
 
 /// All workers, in the order in which they are listed.
 pub const fn all() -> &'static [Spec] {
-    &[REPAIR, REAPER, DELETE, RECONCILE, UPGRADE]
+    &[REPAIR, DRAIN, REAPER, DELETE, RECONCILE, UPGRADE]
 }
 
 #[cfg(test)]

@@ -112,10 +112,15 @@ impl Index {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Claims a chunk that is neither sealed on any disk nor being written.
-    pub(super) fn claim(self: &Arc<Self>, chunk: ChunkId) -> Result<Claim, StoreError> {
+    /// Claims a chunk that is not being written, nor sealed on any disk but those that `retires`
+    /// names.
+    pub(super) fn claim(
+        self: &Arc<Self>,
+        chunk: ChunkId,
+        retires: impl Fn(u16) -> bool,
+    ) -> Result<Claim, StoreError> {
         let mut chunks = self.lock();
-        let is_taken = chunks.sealed.range(all_of(chunk)).next().is_some()
+        let is_taken = chunks.sealed.range(all_of(chunk)).any(|((_, disk), _)| !retires(*disk))
             || chunks.claimed.range(all_of(chunk)).next().is_some();
         if is_taken {
             return Err(StoreError::Exists(chunk));

@@ -287,7 +287,8 @@ impl ChunkStore for DiskStore {
     async fn create(&self, header: ChunkHeader) -> Result<Box<dyn ChunkWriter>, StoreError> {
         self.check_open()?;
         check_path(&header)?;
-        let claim = self.index.claim(header.chunk)?;
+        let retires = |disk: u16| self.disks[usize::from(disk)].is_retiring();
+        let claim = self.index.claim(header.chunk, retires)?;
         let bytes = first_bytes(&header);
         let mut reserved = self.reserve(bytes);
         if reserved.is_none() {

@@ -75,6 +75,7 @@ struct State {
     /// Bytes of sealed replicas and of reservations.
     used: u64,
     chunks: u64,
+    reservations: u64,
 }
 
 /// Counts the space of each file system once: gives each disk its share of it.
@@ -135,6 +136,7 @@ impl DiskSpace {
             file_system: common.found.file_system,
             file_system_free: self.usable(&common),
             chunks: state.chunks,
+            writers: state.reservations,
             state: DiskState::Healthy,
             reason: String::new(),
             is_full: self.is_full(&state, &common),
@@ -176,8 +178,12 @@ pub(super) struct Reservation {
 impl Reservation {
     /// Reserves the first bytes of a new chunk; `None` above the high watermark.
     pub(super) fn new(space: &Arc<DiskSpace>, bytes: u64) -> Option<Self> {
+        let is_full = {
+            let mut state = space.lock();
+            state.reservations += 1;
+            space.is_full(&state, &space.file_system.lock())
+        };
         let mut reservation = Self { space: Arc::clone(space), bytes: 0, unwritten: 0 };
-        let is_full = space.is_full(&space.lock(), &space.file_system.lock());
         (!is_full && reservation.grow(bytes)).then_some(reservation)
     }
 
@@ -225,6 +231,7 @@ impl Drop for Reservation {
     fn drop(&mut self) {
         let mut state = self.space.lock();
         state.used = state.used.saturating_sub(self.bytes);
+        state.reservations = state.reservations.saturating_sub(1);
         let mut common = self.space.file_system.lock();
         common.unwritten = common.unwritten.saturating_sub(self.unwritten);
     }

@@ -282,6 +282,11 @@ impl Disk {
         self.is_retiring.store(is_retiring, Ordering::Release);
     }
 
+    /// Returns whether the cluster wants it emptied.
+    pub(super) fn is_retiring(&self) -> bool {
+        self.is_retiring.load(Ordering::Acquire)
+    }
+
     pub(super) fn usage(&self) -> DiskUsage {
         let usage = self.space.usage(self.id);
         let (state, reason) = self.state();
@@ -295,7 +300,7 @@ impl Disk {
     /// Returns its state and the reason; an empty one if it is healthy.
     fn state(&self) -> (DiskState, String) {
         let pace = self.watch.observe(Instant::now());
-        let is_retiring = self.is_retiring.load(Ordering::Acquire);
+        let is_retiring = self.is_retiring();
         let condition = self.condition();
         let (state, why) = match (&*condition, pace) {
             (Condition::Failed(why), _) => (DiskState::Failed, why.as_str()),

@@ -4,11 +4,17 @@ use std::time::Duration;
 
 use clap::{Args, Subcommand};
 use dfs_client::{ClusterStatus, Maintenance, MaintenanceRequest, StopSafety};
-use dfs_types::{ErrorCode, NodeId};
+use dfs_types::{ErrorCode, NodeId, NodeState};
 use serde_json::json;
 
+use super::{plan, status};
+use crate::confirmation::Confirmation;
 use crate::context::Context;
 use crate::error::{Error, Result};
+use crate::json;
+
+/// Interval of asking again.
+const POLL: Duration = Duration::from_secs(1);
 
 /// Arguments of `dfs node`.
 #[derive(Debug, Args)]
@@ -17,9 +23,9 @@ A NODE is the id of a datanode, a unique prefix of it, or its HOST:PORT;
 `dfs status` shows both.
 
 Examples:
-  dfs node admit 10.0.0.7:7080
+  dfs node list
   dfs node maintenance 3f2a --require-safe
-  dfs node forget 3f2a")]
+  dfs node drain 3f2a --wait && dfs node deregister 3f2a")]
 pub(crate) struct NodeArgs {
     #[command(subcommand)]
     action: Action,
@@ -27,12 +33,20 @@ pub(crate) struct NodeArgs {
 
 #[derive(Debug, Subcommand)]
 enum Action {
+    /// List the datanodes
+    List,
     /// Admit joining datanodes to the cluster
     Admit(NodesArgs),
     /// Check whether datanodes can stop at the same time
     SafeToStop(SafeToStopArgs),
     /// Put datanodes into maintenance, or end it
     Maintenance(MaintenanceArgs),
+    /// Move everything away from datanodes
+    Drain(DrainArgs),
+    /// Use draining or drained datanodes again
+    Undrain(NodesArgs),
+    /// Rebuild the replicas of lost datanodes although many are lost at once
+    GiveUp(GiveUpArgs),
     /// Remove empty datanodes from the cluster, permanently
     Deregister(DeregisterArgs),
     /// Remove lost datanodes from the cluster, permanently
@@ -96,6 +110,42 @@ struct MaintenanceArgs {
 
 #[derive(Debug, Args)]
 #[command(after_help = "\
+A draining datanode gets no new replicas, still serves reads, and its replicas are moved to other
+datanodes in the background; then it is drained, and can be deregistered. `dfs worker list` shows
+the progress and what it waits for. Exits with 2 when nobody can confirm.
+
+Examples:
+  dfs node drain 3f2a
+  dfs node drain 3f2a --yes --wait && dfs node deregister 3f2a")]
+struct DrainArgs {
+    /// The datanodes.
+    #[arg(required = true, value_name = "NODE")]
+    nodes: Vec<String>,
+    #[command(flatten)]
+    confirmation: Confirmation,
+    /// Wait until they are drained.
+    #[arg(long)]
+    wait: bool,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+When more than a quarter of the datanodes are lost at once, repair is held: more likely a network is
+at fault than all these machines. Datanodes that are given up do not count; their replicas are
+rebuilt elsewhere. One that returns is no longer given up. Exits with 2 when nobody can confirm.
+
+Examples:
+  dfs node give-up 3f2a 9c01")]
+struct GiveUpArgs {
+    /// The datanodes.
+    #[arg(required = true, value_name = "NODE")]
+    nodes: Vec<String>,
+    #[command(flatten)]
+    confirmation: Confirmation,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
 A datanode is removed only when it reports that it holds nothing, and no chunk is recorded there.
 Its disks are refused from then on; once emptied, they can join as a new datanode.
 
@@ -124,6 +174,20 @@ pub(crate) async fn run(args: NodeArgs, cx: &Context) -> Result<()> {
     let status = cx.client.admin().status().await?;
     let cluster = status.cluster;
     match args.action {
+        Action::List => {
+            list(&status, cx);
+            Ok(())
+        }
+        Action::Drain(args) => drain(&args, &status, cx).await,
+        Action::Undrain(NodesArgs { nodes }) => {
+            each(&nodes, &status, cx, async |node| {
+                let state = cx.client.admin().undrain(cluster, node).await?;
+                cx.out.done(&json!({ "node": node.to_string(), "state": state.to_string() }));
+                cx.out.say(format_args!("node {node} is {state}"));
+                Ok(())
+            })
+            .await
+        }
         Action::Admit(NodesArgs { nodes }) => {
             each(&nodes, &status, cx, async |node| {
                 let state = cx.client.admin().admit(cluster, node).await?;
@@ -137,6 +201,16 @@ pub(crate) async fn run(args: NodeArgs, cx: &Context) -> Result<()> {
         Action::Maintenance(args) => {
             each(&args.nodes, &status, cx, async |node| maintenance(&args, &status, node, cx).await)
                 .await
+        }
+        Action::GiveUp(args) => {
+            args.confirmation.ask("Rebuild what these datanodes held elsewhere?", cx).await?;
+            each(&args.nodes, &status, cx, async |node| {
+                cx.client.admin().give_up(cluster, node).await?;
+                cx.out.done(&json!({ "node": node.to_string(), "state": "lost" }));
+                cx.out.say(format_args!("what node {node} held is rebuilt elsewhere"));
+                Ok(())
+            })
+            .await
         }
         Action::Deregister(DeregisterArgs { nodes }) => {
             each(&nodes, &status, cx, async |node| {
@@ -173,9 +247,87 @@ async fn each(
     failures.into_result()
 }
 
+fn list(status: &ClusterStatus, cx: &Context) {
+    if cx.out.is_json {
+        let nodes = status.nodes.iter().map(json::node).collect::<Vec<_>>();
+        cx.out.json(&json!({ "nodes": nodes }));
+    } else {
+        for line in status::nodes(status) {
+            cx.out.line(line);
+        }
+    }
+}
+
+async fn drain(args: &DrainArgs, status: &ClusterStatus, cx: &Context) -> Result<()> {
+    let (admin, cluster) = (cx.client.admin(), status.cluster);
+    let nodes = args.nodes.iter().map(|node| find(status, node)).collect::<Result<Vec<_>>>()?;
+    let mut plans = Vec::new();
+    for node in nodes {
+        let moves = admin.plan_drain(cluster, node).await?;
+        for line in plan::lines(&format!("node {node}"), &moves) {
+            cx.out.say(line);
+        }
+        plans.push((node, moves));
+    }
+    let question = match plans.len() {
+        1 => "Drain this datanode?".to_owned(),
+        several => format!("Drain these {several} datanodes?"),
+    };
+    args.confirmation.ask(&question, cx).await?;
+    let mut failures = cx.failures();
+    for (node, moves) in plans {
+        let drained = async {
+            let mut state = admin.drain(cluster, node).await?;
+            if args.wait {
+                state = wait_until_drained(node, cx).await?;
+            }
+            cx.out.done(&json!({
+                "node": node.to_string(),
+                "state": state.to_string(),
+                "plan": plan::document(&moves),
+            }));
+            cx.out.say(format_args!("node {node} is {state}"));
+            Ok(())
+        };
+        failures.note(drained.await);
+    }
+    failures.into_result()
+}
+
+/// Waits until a node is drained, and shows what the worker does meanwhile.
+async fn wait_until_drained(node: NodeId, cx: &Context) -> Result<NodeState> {
+    let mut shown = String::new();
+    loop {
+        let status = cx.client.admin().status().await?;
+        let found = status.nodes.iter().find(|found| found.id == node);
+        let state = found.map_or(NodeState::Removed, |found| found.state);
+        match state {
+            NodeState::Drained => return Ok(state),
+            NodeState::Active | NodeState::Removed => {
+                let message = format_args!("node {node} is {state}, and no longer being drained");
+                return Err(Error::new(ErrorCode::Conflict, message));
+            }
+            _ => {}
+        }
+        let worker = status.workers.iter().find(|worker| worker.name == "drain");
+        if let Some(worker) = worker.filter(|worker| worker.state != shown) {
+            cx.out.say(&worker.state);
+            shown.clone_from(&worker.state);
+        }
+        tokio::time::sleep(POLL).await;
+    }
+}
+
 async fn safe_to_stop(nodes: &[String], status: &ClusterStatus, cx: &Context) -> Result<()> {
     let nodes = nodes.iter().map(|node| find(status, node)).collect::<Result<Vec<_>>>()?;
-    let safety = cx.client.admin().safe_to_stop(status.cluster, &nodes).await?;
+    let safety = loop {
+        let safety = cx.client.admin().safe_to_stop(status.cluster, &nodes).await?;
+        if !safety.is_pending {
+            break safety;
+        }
+        cx.out.say(&safety.reason);
+        tokio::time::sleep(POLL).await;
+    };
     let StopSafety { is_safe, chunks_below, chunks_unreadable, reason, revision, .. } = safety;
     if cx.out.is_json {
         cx.out.json(&json!({
@@ -215,7 +367,16 @@ async fn maintenance(
     if args.require_safe {
         wanted = wanted.require_safe();
     }
-    match admin.begin_maintenance(cluster, node, wanted).await? {
+    let granted = loop {
+        match admin.begin_maintenance(cluster, node, wanted).await? {
+            Maintenance::Refused(safety) if safety.is_pending => {
+                cx.out.say(&safety.reason);
+                tokio::time::sleep(POLL).await;
+            }
+            granted => break granted,
+        }
+    };
+    match granted {
         Maintenance::Granted => {
             cx.out.done(&json!({ "node": node.to_string(), "left_ms": seconds * 1_000 }));
             cx.out.say(format_args!("node {node} is in maintenance for {seconds} s"));
@@ -270,7 +431,7 @@ fn find(status: &ClusterStatus, text: &str) -> Result<NodeId> {
 #[cfg(test)]
 mod tests {
     use dfs_client::NodeStatus;
-    use dfs_types::{ClusterId, NodeState};
+    use dfs_types::ClusterId;
 
     use super::*;
 

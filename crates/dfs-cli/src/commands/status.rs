@@ -68,13 +68,33 @@ fn lines(status: &ClusterStatus) -> Vec<String> {
         };
         lines.push(format!("disks compared with the metadata: {}{orphans}", ago(elapsed)));
     }
+    lines.extend(status.repair_held.clone());
     lines.push(String::new());
+    lines.extend(nodes(status));
+    lines.push(String::new());
+    for worker in &status.workers {
+        let pause = worker.pause_left.map(|left| format!("paused for {} more, ", span(left)));
+        lines.push(format!(
+            "worker {}: {}{}  done {}  failed {}  queued {}",
+            worker.name,
+            pause.unwrap_or_default(),
+            worker.state,
+            worker.done,
+            worker.failed,
+            worker.queued
+        ));
+    }
+    lines
+}
+
+/// Returns the table of nodes.
+pub(super) fn nodes(status: &ClusterStatus) -> Vec<String> {
     // Names in Kubernetes are longer than addresses.
     let wide = status.nodes.iter().map(|node| node.address.len()).fold(21, usize::max);
-    lines.push(format!(
+    let mut lines = vec![format!(
         "{:<32} {:<wide$} {:<11} {:>9} {:>9}  heard",
         "node", "address", "state", "free", "chunks"
-    ));
+    )];
     for node in &status.nodes {
         let (free, chunks) = (node.free(), node.chunks());
         let heard = node.last_heard.map_or_else(|| "never".to_owned(), ago);
@@ -97,19 +117,6 @@ fn lines(status: &ClusterStatus) -> Vec<String> {
         for disk in node.faulty_disks() {
             lines.push(format!("  disk {} is {}: {}", disk.id, disk.state, disk.reason));
         }
-    }
-    lines.push(String::new());
-    for worker in &status.workers {
-        let pause = worker.pause_left.map(|left| format!("paused for {} more, ", span(left)));
-        lines.push(format!(
-            "worker {}: {}{}  done {}  failed {}  queued {}",
-            worker.name,
-            pause.unwrap_or_default(),
-            worker.state,
-            worker.done,
-            worker.failed,
-            worker.queued
-        ));
     }
     lines
 }

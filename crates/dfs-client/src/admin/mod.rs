@@ -2,6 +2,7 @@
 
 mod check;
 mod gc;
+mod moves;
 mod nodes;
 mod status;
 mod upgrade;
@@ -19,6 +20,7 @@ use crate::{Client, Error};
 
 pub use check::{DamagedChunk, ReplicaCheck};
 pub use gc::{GcHold, GcStatus, UnneededReplica};
+pub use moves::MovePlan;
 pub use nodes::{Maintenance, MaintenanceRequest, StopSafety};
 pub use status::{ClusterStatus, DiskStatus, NodeStatus, ReconciliationStatus, ReplicationStatus};
 pub use upgrade::UpgradeStatus;

@@ -5,9 +5,13 @@ use std::time::Duration;
 use dfs_proto::v1;
 use dfs_proto::wire::{self, WireId as _};
 use dfs_types::{ClusterId, NodeId, NodeState, Revision};
+use tokio::time::sleep;
 
 use super::Admin;
 use crate::Error;
+
+/// Interval of asking again whether a node is removed.
+const POLL: Duration = Duration::from_millis(500);
 
 /// Effect of stopping some nodes at the same time.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -24,6 +28,8 @@ pub struct StopSafety {
     pub reason: String,
     /// Metadata revision for which the result holds.
     pub revision: Revision,
+    /// True while all chunks are being checked, and the answer is not known yet: ask again.
+    pub is_pending: bool,
 }
 
 /// A request for maintenance of a node.
@@ -133,33 +139,53 @@ impl Admin {
         .await
     }
 
-    /// Removes a node that holds nothing from the cluster, permanently.
+    /// Removes a node that holds nothing from the cluster, permanently. Waits until all chunks are
+    /// checked; the removal continues when this is dropped.
     pub async fn deregister(&self, cluster: ClusterId, node: NodeId) -> Result<(), Error> {
         let context = format!("deregister node {node}");
+        loop {
+            let (cluster_id, node_id) = (cluster.to_wire(), node.to_wire());
+            let request = v1::DeregisterRequest { cluster_id, node_id };
+            let reply = self.call(&context, request, |mut admin, request| async move {
+                admin.deregister(request).await
+            });
+            if !reply.await?.is_pending {
+                return Ok(());
+            }
+            sleep(POLL).await;
+        }
+    }
+
+    /// Gives a lost node up: its replicas are rebuilt however many nodes are lost. Taken back when
+    /// the node returns.
+    pub async fn give_up(&self, cluster: ClusterId, node: NodeId) -> Result<(), Error> {
+        let context = format!("give up node {node}");
         let (cluster_id, node_id) = (cluster.to_wire(), node.to_wire());
-        let request = v1::DeregisterRequest { cluster_id, node_id };
+        let request = v1::GiveUpRequest { cluster_id, node_id };
         self.call(
             &context,
             request,
-            |mut admin, request| async move { admin.deregister(request).await },
+            |mut admin, request| async move { admin.give_up(request).await },
         )
         .await
         .map(drop)
     }
 
     /// Removes a lost node from the cluster, permanently, unless it may hold the last replica of a
-    /// chunk.
+    /// chunk. Waits until all chunks are checked; the removal continues when this is dropped.
     pub async fn forget(&self, cluster: ClusterId, node: NodeId) -> Result<(), Error> {
         let context = format!("forget node {node}");
-        let (cluster_id, node_id) = (cluster.to_wire(), node.to_wire());
-        let request = v1::ForgetRequest { cluster_id, node_id };
-        self.call(
-            &context,
-            request,
-            |mut admin, request| async move { admin.forget(request).await },
-        )
-        .await
-        .map(drop)
+        loop {
+            let (cluster_id, node_id) = (cluster.to_wire(), node.to_wire());
+            let request = v1::ForgetRequest { cluster_id, node_id };
+            let reply = self.call(&context, request, |mut admin, request| async move {
+                admin.forget(request).await
+            });
+            if !reply.await?.is_pending {
+                return Ok(());
+            }
+            sleep(POLL).await;
+        }
     }
 }
 
@@ -172,6 +198,7 @@ impl StopSafety {
             chunks_unreadable: 0,
             reason: reason.into(),
             revision: Revision(0),
+            is_pending: false,
         }
     }
 
@@ -182,6 +209,7 @@ impl StopSafety {
             chunks_unreadable: reply.chunks_unreadable,
             reason: reply.reason,
             revision: Revision(reply.revision),
+            is_pending: reply.is_pending,
         }
     }
 }

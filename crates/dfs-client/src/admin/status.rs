@@ -36,6 +36,8 @@ pub struct ClusterStatus {
     pub version: String,
     /// Address of the coordinator that runs the background workers; empty when unknown.
     pub worker_lease_holder: String,
+    /// Why repair is held, and what to do; `None` when it is not.
+    pub repair_held: Option<String>,
 }
 
 /// Status of a datanode.
@@ -137,6 +139,7 @@ impl ClusterStatus {
             workers: Vec::new(),
             version: String::new(),
             worker_lease_holder: String::new(),
+            repair_held: None,
         }
     }
 
@@ -144,6 +147,7 @@ impl ClusterStatus {
         let nodes = status.nodes.into_iter().map(NodeStatus::from_wire);
         let workers = status.workers.into_iter().map(WorkerStatus::from_wire);
         let reconciliation = status.reconciliation.unwrap_or_default();
+        let held = status.replication.as_ref().map(|counts| counts.held.clone());
         let counts = status.replication.filter(|counts| counts.is_known);
         Ok(Self {
             cluster: wire::id("cluster_id", &status.cluster_id)?,
@@ -170,6 +174,7 @@ impl ClusterStatus {
             workers: workers.collect::<Result<_, _>>()?,
             version: status.version,
             worker_lease_holder: status.worker_lease_holder,
+            repair_held: held.filter(|held| !held.is_empty()),
         })
     }
 

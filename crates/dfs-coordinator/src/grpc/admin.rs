@@ -3,20 +3,20 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use dfs_metadata::namespace::ClusterState;
+use dfs_metadata::namespace::{ClusterState, NodeDiskState};
 use dfs_proto::v1::admin_server::Admin;
 use dfs_proto::wire::WireId;
 use dfs_proto::{Failure, v1, wire};
 use dfs_transport::{Caller, split};
-use dfs_types::{ErrorCode, NodeState, Revision};
+use dfs_types::{DiskState, ErrorCode, NodeState, Revision};
 use tokio::time::{Instant, sleep};
 use tonic::{Request, Response, Status};
 
 use super::upload::replication;
-use super::{bootstrap, checks, gc, holder, nodes, removal, upgrade, workers};
+use super::{bootstrap, checks, drain, gc, holder, nodes, removal, upgrade, workers};
 use crate::core::{Core, location, unknown_location, wire_state};
 use crate::failure;
-use crate::node_liveness::View;
+use crate::node_liveness::{DiskReport, View};
 
 /// Time to wait for a revision that a caller names.
 const REVISION_WAIT: Duration = Duration::from_secs(5);
@@ -70,6 +70,25 @@ impl Admin for Handler {
         request: Request<v1::MaintenanceRequest>,
     ) -> Answer<v1::MaintenanceResponse> {
         Ok(Response::new(nodes::maintenance(&self.0, split(request)?).await?))
+    }
+
+    async fn drain(&self, request: Request<v1::DrainRequest>) -> Answer<v1::DrainResponse> {
+        Ok(Response::new(drain::drain(&self.0, split(request)?).await?))
+    }
+
+    async fn undrain(&self, request: Request<v1::UndrainRequest>) -> Answer<v1::UndrainResponse> {
+        Ok(Response::new(drain::undrain(&self.0, split(request)?).await?))
+    }
+
+    async fn retire_disk(
+        &self,
+        request: Request<v1::RetireDiskRequest>,
+    ) -> Answer<v1::RetireDiskResponse> {
+        Ok(Response::new(drain::retire_disk(&self.0, split(request)?).await?))
+    }
+
+    async fn give_up(&self, request: Request<v1::GiveUpRequest>) -> Answer<v1::GiveUpResponse> {
+        Ok(Response::new(removal::give_up(&self.0, split(request)?).await?))
     }
 
     async fn deregister(
@@ -254,23 +273,35 @@ async fn state_since(
     }
 }
 
+/// Returns a disk as its node reported it. A disk that is to be emptied is shown as such, also
+/// before the node knows.
+fn disk_status(view: &View, disk: &DiskReport) -> v1::Disk {
+    let stored = view.member.disks.iter().find(|stored| stored.id == disk.disk);
+    let is_retiring = stored.is_some_and(|stored| stored.is_retiring);
+    let is_clear = stored.is_some_and(|stored| stored.state == NodeDiskState::Clear);
+    let shows_retiring = matches!(disk.state, DiskState::Healthy | DiskState::Retiring);
+    let (state, reason) = match is_retiring && shows_retiring {
+        true if is_clear => (DiskState::Retiring, "it is empty and can be removed".to_owned()),
+        true => (DiskState::Retiring, "its replicas are being moved to other nodes".to_owned()),
+        false => (disk.state, disk.reason.clone()),
+    };
+    v1::Disk {
+        disk_id: disk.disk.to_wire(),
+        capacity: disk.capacity,
+        free: disk.free,
+        chunks: disk.chunks,
+        writers: disk.writers,
+        state: v1::DiskState::from(state).into(),
+        reason,
+        file_system_id: disk.file_system.map(WireId::to_wire).unwrap_or_default(),
+        file_system_free: disk.file_system_free,
+    }
+}
+
 fn node_status(view: &View) -> v1::NodeStatus {
     v1::NodeStatus {
         node: Some(location(view)),
-        disks: view
-            .disks
-            .iter()
-            .map(|disk| v1::Disk {
-                disk_id: disk.disk.to_wire(),
-                capacity: disk.capacity,
-                free: disk.free,
-                chunks: disk.chunks,
-                state: v1::DiskState::from(disk.state).into(),
-                reason: disk.reason.clone(),
-                file_system_id: disk.file_system.map(WireId::to_wire).unwrap_or_default(),
-                file_system_free: disk.file_system_free,
-            })
-            .collect(),
+        disks: view.disks.iter().map(|disk| disk_status(view, disk)).collect(),
         last_heard_ms: view.last_heard.map(|ago| ago.as_millis() as u64),
         version: view.member.version.clone(),
         refuses_chunks: view.refuses_chunks(),
@@ -295,7 +326,8 @@ async fn replication_status(
         }
         if now >= deadline || core.background.lease.grant().is_none() {
             let revision = state.revision.0;
-            return v1::ReplicationStatus { revision, ..v1::ReplicationStatus::default() };
+            let held = core.background.held().unwrap_or_default();
+            return v1::ReplicationStatus { revision, held, ..v1::ReplicationStatus::default() };
         }
         sleep(COUNTS_POLL).await;
     };
@@ -309,5 +341,6 @@ async fn replication_status(
         revision: state.revision.0,
         unreadable_records: unreadable.count() as u64,
         unreadable_example: unreadable.example(),
+        held: core.background.held().unwrap_or_default(),
     }
 }

@@ -142,6 +142,25 @@ impl Admin for Handler {
         Err(not_yet())
     }
 
+    async fn drain(&self, _: Request<v1::DrainRequest>) -> Answer<v1::DrainResponse> {
+        Err(not_yet())
+    }
+
+    async fn undrain(&self, _: Request<v1::UndrainRequest>) -> Answer<v1::UndrainResponse> {
+        Err(not_yet())
+    }
+
+    async fn retire_disk(
+        &self,
+        _: Request<v1::RetireDiskRequest>,
+    ) -> Answer<v1::RetireDiskResponse> {
+        Err(not_yet())
+    }
+
+    async fn give_up(&self, _: Request<v1::GiveUpRequest>) -> Answer<v1::GiveUpResponse> {
+        Err(not_yet())
+    }
+
     async fn deregister(
         &self,
         _: Request<v1::DeregisterRequest>,

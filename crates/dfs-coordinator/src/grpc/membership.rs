@@ -4,7 +4,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use dfs_metadata::namespace::{ClusterIdentity, Registration};
+use dfs_metadata::namespace::{ClusterIdentity, NodeDisk, NodeDiskState, Registration};
 use dfs_proto::v1::membership_server::Membership;
 use dfs_proto::wire::WireId;
 use dfs_proto::{Failure, FieldError, v1, wire};
@@ -230,6 +230,10 @@ async fn take(
         info!(%node, "a heartbeat stream was replaced by a newer one");
         return Ok(None);
     };
+    let disks = core.registry().member_disks(node).to_vec();
+    let ids_of = |is_meant: fn(&NodeDisk) -> bool| {
+        disks.iter().filter(|disk| is_meant(disk)).map(|disk| disk.id.to_wire()).collect()
+    };
     Ok(Some(v1::HeartbeatOrder {
         sequence: report.sequence,
         level: core.namespace.written_level().0,
@@ -239,8 +243,8 @@ async fn take(
         coordinators: Vec::new(),
         now_ms: core.clock.now().millis(),
         coordinator: core.instance,
-        retiring_disks: Vec::new(),
-        retired_disks: Vec::new(),
+        retiring_disks: ids_of(|disk| disk.is_retiring),
+        retired_disks: ids_of(|disk| disk.state == NodeDiskState::Clear),
     }))
 }
 
@@ -296,6 +300,7 @@ fn parse_disks(disks: Vec<v1::Disk>) -> Result<Vec<DiskReport>, FieldError> {
                 capacity: disk.capacity,
                 free: disk.free,
                 chunks: disk.chunks,
+                writers: disk.writers,
                 state: wire::disk_state("disks.state", disk.state)?,
                 reason: reason(disk.reason)?,
                 file_system: wire::optional_id("disks.file_system_id", &disk.file_system_id)?,

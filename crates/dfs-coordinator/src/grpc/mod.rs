@@ -5,6 +5,7 @@ mod bootstrap;
 mod checks;
 mod convert;
 mod coordinator;
+mod drain;
 mod gc;
 mod holder;
 mod membership;

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
+use std::sync::Arc;
 use std::time::Duration;
 
 use dfs_metadata::namespace::{Grant, Node, Safety, Shortfall, Unknown};
@@ -14,9 +15,10 @@ use tracing::info;
 use super::admin::check_cluster;
 use crate::core::{Core, wire_state};
 use crate::failure;
+use crate::safety_scans::Check;
 
-/// Time limit of a scan over all chunks: less than a client waits for a reply.
-const SCAN_WITHIN: Duration = Duration::from_secs(8);
+/// Time limit of a check of the chunks that are not at rest, after which all chunks are scanned.
+const QUICK_WITHIN: Duration = Duration::from_secs(3);
 /// Maximum number of nodes per request.
 const NODES_MAX: usize = 100;
 /// Maximum number of attempts while conflicting changes win.
@@ -38,7 +40,7 @@ pub(super) async fn admit(
 }
 
 pub(super) async fn safe_to_stop(
-    core: &Core,
+    core: &Arc<Core>,
     (caller, request): (Caller, v1::SafeToStopRequest),
 ) -> Result<v1::SafeToStopResponse, Failure> {
     check_cluster(core, &request.cluster_id)?;
@@ -48,12 +50,14 @@ pub(super) async fn safe_to_stop(
     if nodes.is_empty() {
         return Err(FieldError::new("node_ids", "not set").into());
     }
-    let safety = check_safety(core, &caller, &nodes).await?;
-    Ok(safety_response(core, &safety, &nodes))
+    match check_safety(core, &caller, &nodes).await? {
+        Check::Known(safety) => Ok(safety_response(core, &safety, &nodes)),
+        Check::Pending(checked) => Ok(pending(checked)),
+    }
 }
 
 pub(super) async fn maintenance(
-    core: &Core,
+    core: &Arc<Core>,
     (caller, request): (Caller, v1::MaintenanceRequest),
 ) -> Result<v1::MaintenanceResponse, Failure> {
     let node = node_of_call(core, &request.cluster_id, &request.node_id)?;
@@ -72,7 +76,13 @@ pub(super) async fn maintenance(
     }
     let nodes = BTreeSet::from([node]);
     for _ in 0..TRIES {
-        let safety = check_safety(core, &caller, &nodes).await?;
+        let safety = match check_safety(core, &caller, &nodes).await? {
+            Check::Known(safety) => safety,
+            Check::Pending(checked) => {
+                let safety = Some(pending(checked));
+                return Ok(v1::MaintenanceResponse { is_granted: false, safety });
+            }
+        };
         let is_granted = if safety.is_safe() {
             announce(core, &caller, node, ttl, Grant::Unchanged(safety.intent)).await?
         } else {
@@ -106,29 +116,32 @@ async fn announce(
     Ok(true)
 }
 
-/// Checks whether `nodes` may stop, as far as this coordinator can tell. Silent nodes do not count.
+/// Checks whether `nodes` may stop, as far as this coordinator can tell: at once if the chunks that
+/// are not at rest decide, otherwise with a scan in the background.
 async fn check_safety(
-    core: &Core,
+    core: &Arc<Core>,
     caller: &Caller,
     nodes: &BTreeSet<NodeId>,
-) -> Result<Safety, Failure> {
+) -> Result<Check, Failure> {
     let liveness = core.registry().liveness(Instant::now());
-    within(core.namespace.safe_to_stop(&caller.scope(), nodes, &liveness)).await
+    let scope = caller.scope();
+    let quick = core.namespace.safe_to_stop(&scope, nodes, &liveness);
+    if let Ok(quick) = timeout(QUICK_WITHIN, quick).await
+        && let Some(safety) = quick.map_err(|error| failure::of(&error))?
+    {
+        return Ok(Check::Known(safety));
+    }
+    core.safety_scans.check((&core.namespace, &scope), nodes, &liveness).await
 }
 
-/// Runs a scan with a time limit.
-pub(super) async fn within<T>(
-    scan: impl Future<Output = Result<T, dfs_metadata::Error>>,
-) -> Result<T, Failure> {
-    let Ok(looked) = timeout(SCAN_WITHIN, scan).await else {
-        let message = format!(
-            "not all chunks could be checked within {} s; try again when the metadata is less \
-             busy",
-            SCAN_WITHIN.as_secs()
-        );
-        return Err(Failure::new(ErrorCode::Unavailable, message).retry_after(SCAN_WITHIN));
-    };
-    looked.map_err(|error| failure::of(&error))
+/// Returns the answer while all chunks are being checked.
+fn pending(checked: u64) -> v1::SafeToStopResponse {
+    v1::SafeToStopResponse {
+        is_pending: true,
+        chunks_checked: checked,
+        reason: format!("all chunks are being checked, {checked} so far; ask again"),
+        ..v1::SafeToStopResponse::default()
+    }
 }
 
 fn safety_response(
@@ -148,6 +161,8 @@ fn safety_response(
             None => unreadable_reason(&safety.unknown).unwrap_or_default(),
         },
         revision: safety.revision.0,
+        is_pending: false,
+        chunks_checked: 0,
     }
 }
 

@@ -1,6 +1,7 @@
 //! The calls of `Admin` that remove nodes from the cluster for good.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use dfs_metadata::namespace::{Holdings, Node};
 use dfs_proto::{Failure, v1};
@@ -9,36 +10,70 @@ use dfs_types::{ErrorCode, NodeId, NodeState, RegistrationNumber, counted, with_
 use tokio::time::Instant;
 use tracing::{info, warn};
 
-use super::nodes::{self, TRIES, node_of_call, overtaken, unreadable_reason, within};
+use super::nodes::{self, TRIES, node_of_call, overtaken, unreadable_reason};
 use crate::core::Core;
 use crate::failure;
+use crate::removals::{Kind, Progress};
 
-/// Removes an empty node. Continues to the end even if the caller goes away, so that nothing is
-/// left half done.
+/// Removes an empty node.
 pub(super) async fn deregister(
     core: &Arc<Core>,
     (caller, request): (Caller, v1::DeregisterRequest),
 ) -> Result<v1::DeregisterResponse, Failure> {
     let node = node_of_call(core, &request.cluster_id, &request.node_id)?;
-    let core = core.clone();
-    finish(spawn_in_request(async move { remove(&core, &caller, node, &Empty).await })).await?;
-    Ok(v1::DeregisterResponse {})
+    let progress = remove(core, caller, node, Kind::Deregister).await?;
+    let (is_pending, chunks_checked) = progress.to_wire();
+    Ok(v1::DeregisterResponse { is_pending, chunks_checked })
 }
 
-/// Removes a lost node, in the same way.
+/// Removes a lost node.
 pub(super) async fn forget(
     core: &Arc<Core>,
     (caller, request): (Caller, v1::ForgetRequest),
 ) -> Result<v1::ForgetResponse, Failure> {
     let node = node_of_call(core, &request.cluster_id, &request.node_id)?;
-    let core = core.clone();
-    finish(spawn_in_request(async move { remove(&core, &caller, node, &Expendable).await }))
-        .await?;
-    Ok(v1::ForgetResponse {})
+    let progress = remove(core, caller, node, Kind::Forget).await?;
+    let (is_pending, chunks_checked) = progress.to_wire();
+    Ok(v1::ForgetResponse { is_pending, chunks_checked })
 }
 
-async fn finish(task: tokio::task::JoinHandle<Result<(), Failure>>) -> Result<(), Failure> {
-    task.await.unwrap_or_else(|error| Err(Failure::new(ErrorCode::Internal, error.to_string())))
+/// Gives a lost node up, so that its replicas are rebuilt however many nodes are lost.
+pub(super) async fn give_up(
+    core: &Core,
+    (caller, request): (Caller, v1::GiveUpRequest),
+) -> Result<v1::GiveUpResponse, Failure> {
+    let node = node_of_call(core, &request.cluster_id, &request.node_id)?;
+    let state = core.registry().state(node, Instant::now());
+    if let Some(state) = state.filter(|state| *state != NodeState::Lost) {
+        let message = format!("node {node} is {state}, and only a lost one is given up");
+        return Err(refused(message));
+    }
+    let stored = core.namespace.give_up(&caller.scope(), node).await;
+    let stored = stored.map_err(|error| failure::of(&error))?;
+    warn!(%node, "a lost datanode was given up");
+    core.take_members(&[(node, stored)]);
+    Ok(v1::GiveUpResponse {})
+}
+
+/// Begins to remove a node, unless that is in progress, and waits for a moment. The removal continues
+/// when the caller goes away, so that nothing is left half done.
+async fn remove(
+    core: &Arc<Core>,
+    caller: Caller,
+    node: NodeId,
+    kind: Kind,
+) -> Result<Progress, Failure> {
+    let begin = |checked: Arc<AtomicU64>| {
+        let core = core.clone();
+        spawn_in_request(async move {
+            let condition: &dyn Condition = match kind {
+                Kind::Deregister => &Empty,
+                Kind::Forget => &Expendable,
+            };
+            remove_if(&core, &caller, node, condition, &checked).await
+        })
+    };
+    core.removals.wait(node, kind, begin).await
 }
 
 /// Condition on which a node may be removed.
@@ -140,11 +175,12 @@ impl Condition for Expendable {
 
 /// Removes a node for good if the condition holds and continues to hold while all chunks are
 /// scanned; no replica on it can be added meanwhile.
-async fn remove(
+async fn remove_if(
     core: &Core,
     caller: &Caller,
     node: NodeId,
     condition: &dyn Condition,
+    checked: &AtomicU64,
 ) -> Result<(), Failure> {
     for _ in 0..TRIES {
         let stored = core
@@ -160,7 +196,7 @@ async fn remove(
             return Ok(());
         }
         condition.check_node(core, node, &stored)?;
-        match try_remove(core, caller, node, &stored, condition).await {
+        match try_remove(core, caller, node, &stored, condition, checked).await {
             Ok(true) => info!(%node, "a datanode was removed from the cluster"),
             // Another change was faster, perhaps another removal.
             Ok(false) => {}
@@ -186,14 +222,27 @@ async fn try_remove(
     node: NodeId,
     stored: &Node,
     condition: &dyn Condition,
+    checked: &AtomicU64,
 ) -> Result<bool, Failure> {
     let left = core.namespace.set_leaving(&caller.scope(), node, true).await;
     core.take_members(&[(node, left.map_err(|error| failure::of(&error))?)]);
-    let liveness = core.registry().liveness(Instant::now());
-    let holdings = within(core.namespace.holdings(&caller.scope(), node, &liveness)).await?;
+    let (namespace, scope) = (&core.namespace, caller.scope());
+    let liveness = || core.registry().liveness(Instant::now());
+    let scan = namespace.begin_holdings_scan(&scope, node, &liveness()).await;
+    let mut scan = scan.map_err(|error| failure::of(&error))?;
+    loop {
+        let is_over = namespace.continue_holdings_scan(&mut scan).await;
+        checked.store(scan.checked(), Ordering::Relaxed);
+        if is_over.map_err(|error| failure::of(&error))? {
+            break;
+        }
+        tokio::task::yield_now().await;
+    }
+    let holdings = namespace.end_holdings_scan(scan, &liveness()).await;
+    let Some(holdings) = holdings.map_err(|error| failure::of(&error))? else { return Ok(false) };
     condition.check_records(&holdings)?;
     // Time has passed during the scan.
     condition.check_node(core, node, stored)?;
-    let removed = core.namespace.remove_node(&caller.scope(), &holdings).await;
+    let removed = namespace.remove_node(&scope, &holdings).await;
     removed.map_err(|error| failure::of(&error))
 }

@@ -20,13 +20,14 @@ fn member(admin_state: NodeState) -> Member {
         admin_state,
         maintenance_until: None,
         is_leaving: false,
+        is_given_up: false,
         registration: RegistrationNumber(1),
         disks: Vec::new(),
     }
 }
 
 fn disk(number: u32, id: u128) -> NodeDisk {
-    NodeDisk { number: DiskNumber(number), id: DiskId(id), is_present: true }
+    NodeDisk::new(DiskNumber(number), DiskId(id))
 }
 
 fn report(free: u64) -> Report {
@@ -37,6 +38,7 @@ fn report(free: u64) -> Report {
             capacity: 1_000,
             free,
             chunks: 0,
+            writers: 0,
             state: DiskState::Healthy,
             reason: String::new(),
             file_system: None,

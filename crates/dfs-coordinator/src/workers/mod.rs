@@ -1,7 +1,10 @@
 //! Background work of the cluster, done by the holder of the worker lease.
 
+mod build;
 mod deletion;
+mod drain;
 mod lease;
+mod moves;
 pub(crate) mod orders;
 mod reaper;
 mod reconcile;
@@ -15,6 +18,7 @@ use dfs_workers::{Worker, run, supervise};
 use futures_util::FutureExt as _;
 
 pub(crate) use deletion::Delete;
+pub(crate) use drain::Drain;
 pub(crate) use lease::{WORKER_LEASE, WorkerLease, control};
 pub(crate) use reaper::Reaper;
 pub(crate) use reconcile::Reconcile;
@@ -34,10 +38,11 @@ pub(crate) async fn run_all(core: &Arc<Core>) -> Infallible {
     let lease = WorkerLease::new(core.clone());
     supervise(&lease, handles, |grant| {
         let of = |spec| handles.of(spec);
-        let [repair, reaper, delete, reconcile, upgrade] = [(); 5].map(|()| core.clone());
+        let [repair, drain, reaper, delete, reconcile, upgrade] = [(); 6].map(|()| core.clone());
         vec![
             run(of(&Repair::SPEC), move |handle| Repair::new(repair.clone(), grant, handle))
                 .boxed(),
+            run(of(&Drain::SPEC), move |handle| Drain::new(drain.clone(), grant, handle)).boxed(),
             run(of(&Reaper::SPEC), move |handle| Reaper::new(reaper.clone(), grant, handle))
                 .boxed(),
             run(of(&Delete::SPEC), move |handle| Delete::new(delete.clone(), grant, handle))

@@ -184,6 +184,35 @@ pub(super) async fn build(
     Ok(Build { outcome, failed: failed.collect::<Result<_, Failure>>()? })
 }
 
+/// Returns a page of the replicas of a node after a chunk, or of one disk of it, in chunk order, and
+/// whether it is the last page.
+pub(super) async fn list_page(
+    core: &Core,
+    lease: &LeaseGrant,
+    node: NodeId,
+    disk: Option<DiskId>,
+    after: Option<ChunkId>,
+) -> Result<(Vec<ReplicaRef>, bool), Failure> {
+    let from = after.map(|chunk| ChunkId(chunk.0.saturating_add(1)));
+    let request = v1::ListChunksRequest {
+        from: from.map(WireId::to_wire).unwrap_or_default(),
+        to: bytes::Bytes::new(),
+        node_id: node.to_wire(),
+        lease_epoch: lease.epoch.0,
+        order: None,
+        disk_id: disk.map(WireId::to_wire).unwrap_or_default(),
+    };
+    let (mut client, request) = order(core, node, request)?;
+    let mut pages = within(ORDER_TIMEOUT, client.list_chunks(request)).await?;
+    let page = timeout(ORDER_TIMEOUT, pages.message()).await;
+    let cut_off = || Failure::new(ErrorCode::Unavailable, "the list broke off");
+    let page = page.map_err(|_| cut_off())?.map_err(|status| Failure::from_status(&status))?;
+    let page = page.ok_or_else(cut_off)?;
+    let found = page.chunks.into_iter();
+    let found = found.map(|listed| wire::replica("chunks.replica", listed.replica));
+    Ok((found.collect::<Result<_, _>>()?, page.is_last))
+}
+
 /// Seals an order to a node, and returns it with the client to send it.
 pub(super) fn order<R: Ordered>(
     core: &Core,

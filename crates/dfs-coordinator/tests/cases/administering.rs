@@ -15,13 +15,13 @@ use crate::cluster::{Cluster, HOUR, eventually, refused, settings};
 
 const MINUTE: Duration = Duration::from_mins(1);
 
-fn id(node: u128) -> Bytes {
+pub(super) fn id(node: u128) -> Bytes {
     NodeId(node).to_bytes().to_vec().into()
 }
 
 /// Administrative calls to this cluster.
 impl Cluster {
-    async fn id(&self) -> Bytes {
+    pub(super) async fn id(&self) -> Bytes {
         self.status().await.cluster_id
     }
 
@@ -58,7 +58,7 @@ impl Cluster {
         assert_eq!(answer, v1::MaintenanceResponse { is_granted: true, safety: None });
     }
 
-    async fn deregister(&self, node: u128) -> Result<(), Status> {
+    pub(super) async fn deregister(&self, node: u128) -> Result<(), Status> {
         let request = v1::DeregisterRequest { cluster_id: self.id().await, node_id: id(node) };
         self.admin().await.deregister(request).await.map(|_| ())
     }
@@ -73,12 +73,12 @@ impl Cluster {
         nodes.into_iter().find(|shown| shown.node.as_ref().unwrap().node_id == id(node))
     }
 
-    async fn state(&self, node: u128) -> Option<v1::NodeState> {
+    pub(super) async fn state(&self, node: u128) -> Option<v1::NodeState> {
         self.shown(node).await.map(|shown| shown.node.unwrap().state())
     }
 
     /// Waits until a silent node is in this state.
-    async fn until(&self, node: u128, state: v1::NodeState) {
+    pub(super) async fn until(&self, node: u128, state: v1::NodeState) {
         eventually(&format!("node {node} is {state:?}"), || async {
             self.state(node).await == Some(state)
         })
@@ -97,7 +97,7 @@ impl Cluster {
     }
 }
 
-fn refusal<T: std::fmt::Debug>(result: Result<T, Status>, code: ErrorCode) -> String {
+pub(super) fn refusal<T: std::fmt::Debug>(result: Result<T, Status>, code: ErrorCode) -> String {
     let failure = Failure::from_status(&result.expect_err("the call should have been refused"));
     assert_eq!(failure.code, code, "{failure:?}");
     failure.message

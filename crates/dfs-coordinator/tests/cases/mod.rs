@@ -4,6 +4,7 @@ mod administering;
 mod adopting;
 mod bootstrap;
 mod deleting;
+mod draining;
 mod engine;
 mod files;
 mod life;

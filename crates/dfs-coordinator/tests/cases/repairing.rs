@@ -4,8 +4,12 @@ use std::sync::Arc;
 
 use dfs_coordinator::Settings;
 use dfs_metadata::memory::MemoryEngine;
+use dfs_metadata::namespace::NodeDiskState;
 use dfs_proto::v1;
+use dfs_types::{NodeId, Scope};
+use tonic::Status;
 
+use super::administering::id;
 use crate::cluster::{Cluster, eventually, http_get, settings};
 
 async fn is_whole(cluster: &Cluster) -> bool {
@@ -81,6 +85,9 @@ async fn unreachable_chunk_is_missing_until_a_holder_returns() {
     })
     .await;
     assert_eq!(cluster.replicas("/file").await.len(), 3, "no replica is forgotten");
+    for node in [1, 3] {
+        cluster.give_up(node).await.unwrap();
+    }
     cluster.add_node(4).await;
     cluster.node(2).beat().await;
     eventually("rebuilt as far as possible", || async {
@@ -125,6 +132,10 @@ async fn chunk_with_the_fewest_replicas_comes_first() {
             && cluster.replication().await.is_some_and(|status| status.under_replicated == 6)
     })
     .await;
+    // Two of five at once are more than a quarter.
+    for node in [4, 5] {
+        cluster.give_up(node).await.unwrap();
+    }
     cluster.add_node(6).await;
     let first = cluster.node(1).clone();
     let second = cluster.node(2).clone();
@@ -322,4 +333,64 @@ async fn chunk_with_bad_replicas_only_is_rebuilt_from_them() {
             })
     })
     .await;
+}
+
+/// A node that was lost returns, and its disk is broken.
+#[tokio::test]
+async fn broken_disk_of_a_node_that_returns_is_cleared() {
+    let cluster = Cluster::start(4).await;
+    cluster.put("/file", b"data", &[1, 2, 3]).await;
+    let state = || async {
+        let namespace = cluster.namespace().await;
+        let node = namespace.node(Scope::internal(), NodeId(3)).await.unwrap().unwrap();
+        node.disks[0].state
+    };
+    cluster.node(3).silence();
+    eventually("rebuilt elsewhere", || async {
+        cluster.replicas("/file").await.keys().copied().eq([1, 2, 4])
+    })
+    .await;
+    assert_eq!(state().await, NodeDiskState::Present, "it may come back");
+    cluster.node(3).set_failed_disk(true);
+    cluster.node(3).beat().await;
+    eventually("nothing needs the disk", || async { state().await == NodeDiskState::Clear }).await;
+    cluster.node(3).set_failed_disk(false);
+    eventually("it is used again once it works", || async {
+        state().await == NodeDiskState::Present
+    })
+    .await;
+}
+
+impl Cluster {
+    async fn give_up(&self, node: u128) -> Result<(), Status> {
+        let cluster_id = self.status().await.cluster_id;
+        let request = v1::GiveUpRequest { cluster_id, node_id: id(node) };
+        self.admin().await.give_up(request).await.map(drop)
+    }
+}
+
+#[tokio::test]
+async fn repair_is_held_while_more_than_a_quarter_of_the_nodes_is_lost_at_once() {
+    let cluster = Cluster::start(7).await;
+    let chunk = cluster.put("/file", b"data", &[1, 2, 3]).await;
+    eventually("fully replicated", || is_whole(&cluster)).await;
+    let refused = cluster.give_up(1).await.unwrap_err();
+    assert!(refused.message().contains("only a lost one"), "{refused:?}");
+    cluster.node(2).silence();
+    cluster.node(3).silence();
+    let held = || async { cluster.status().await.replication.unwrap().held };
+    eventually("it is held", || async { held().await.contains("2 of 7 datanodes") }).await;
+    eventually("that is counted", || async {
+        cluster.replication().await.is_some_and(|counts| counts.under_replicated == 1)
+    })
+    .await;
+    let holders = || cluster.nodes.values().filter(|node| node.holds(chunk).is_some()).count();
+    assert_eq!(holders(), 3, "nothing was built");
+    let metrics = http_get(&cluster.handle, "/metrics").await;
+    assert!(metrics.contains("dfs_coordinator_repair_held 1"), "{metrics}");
+    // One that returns releases it, too: one of seven is not more than a quarter.
+    cluster.node(2).beat().await;
+    eventually("it goes on", || is_whole(&cluster)).await;
+    assert_eq!(holders(), 4, "two here, one silent, one rebuilt");
+    assert_eq!(held().await, "");
 }

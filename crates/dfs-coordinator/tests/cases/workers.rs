@@ -24,7 +24,11 @@ impl Cluster {
         workers.into_iter().find(|worker| worker.name == name).unwrap()
     }
 
-    async fn set_worker(&self, name: &str, change: Change) -> Result<v1::WorkerStatus, Status> {
+    pub(super) async fn set_worker(
+        &self,
+        name: &str,
+        change: Change,
+    ) -> Result<v1::WorkerStatus, Status> {
         let request = v1::SetWorkerRequest {
             cluster_id: self.status().await.cluster_id,
             name: name.to_owned(),
@@ -43,7 +47,7 @@ impl Cluster {
     }
 }
 
-fn rate(per_second: impl Into<Option<u64>>) -> Change {
+pub(super) fn rate(per_second: impl Into<Option<u64>>) -> Change {
     Change::Rate(v1::WorkerRate { per_second: per_second.into() })
 }
 
@@ -93,9 +97,9 @@ async fn pause_takes_effect_at_once_and_survives_the_holder() {
 async fn invalid_worker_settings_are_refused_by_name() {
     let cluster = Cluster::start(0).await;
     cluster.holds_the_lease().await;
-    let unknown = cluster.set_worker("rebalance", rate(1)).await;
+    let unknown = cluster.set_worker("unheard-of", rate(1)).await;
     let message = unknown.as_ref().unwrap_err().message();
-    assert!(message.contains("repair, reaper, delete"), "{message}");
+    assert!(message.contains("repair, drain, reaper, delete"), "{message}");
     assert_eq!(refused(unknown), ErrorCode::InvalidArgument);
     let for_ever = cluster.set_worker("repair", pause(HOUR * 24 * 8)).await;
     assert_eq!(refused(for_ever), ErrorCode::InvalidArgument);

@@ -74,6 +74,8 @@ struct State {
     is_listed: bool,
     /// For each order to settle its disk, whether the disk had been listed.
     settlements: Vec<bool>,
+    /// Its disk is to be emptied.
+    is_retiring: bool,
     takes_no_more: bool,
     lists_incompletely: bool,
 }
@@ -146,6 +148,8 @@ impl FakeDataNode {
                 v1::DiskState::Failed.into()
             } else if state.has_returning_disk {
                 v1::DiskState::Returning.into()
+            } else if state.is_retiring {
+                v1::DiskState::Retiring.into()
             } else {
                 v1::DiskState::Healthy.into()
             },
@@ -273,6 +277,7 @@ impl FakeDataNode {
                     let mut state = self.state.lock().unwrap();
                     state.orders += 1;
                     state.standing = order.state;
+                    state.is_retiring = !order.retiring_disks.is_empty();
                     state.must_register |= order.must_register;
                     for settled in order.settled {
                         state.verdicts.retain(|verdict| {

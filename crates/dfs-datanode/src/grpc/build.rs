@@ -10,8 +10,8 @@ use dfs_proto::{Failure, FieldError, v1};
 use dfs_streamer::grpc::dropped_to_wire;
 use dfs_streamer::{Ack, Dropped, SenderConfig, Session, SessionConfig};
 use dfs_types::{
-    BLOCK_SIZE, CHUNK_SIZE_MAX, ChunkId, ChunkSeal, Crc32c, DiskId, ErrorCode, Generation, InodeId,
-    Part, Receipt, ReplicaRef,
+    BLOCK_SIZE, CHUNK_SIZE_MAX, ChunkId, ChunkSeal, Crc32c, DiskId, DiskState, ErrorCode,
+    Generation, InodeId, Part, Receipt, ReplicaRef,
 };
 use futures_util::StreamExt as _;
 use tokio::sync::oneshot;
@@ -39,6 +39,8 @@ pub(super) async fn run(
     let replaces = replaces.into_iter().map(|replica| wire::replica("replaces", Some(replica)));
     let replaces = replaces.collect::<Result<BTreeSet<_>, _>>()?;
     let held = node.store.replicas(chunk).await.map_err(Error::from)?;
+    // Those on retiring disks stay until the record names the new one.
+    let (leaving, held) = split_off_leaving(node, held);
     if let Some(other) = held.iter().find(|replica| !replaces.contains(&replica.replica())) {
         let existing = v1::ExistingReplica {
             replica: Some(other.replica().into()),
@@ -48,6 +50,7 @@ pub(super) async fn run(
     }
     // The others stay: the coordinator decides about them.
     let replaced = place_of(node, &held);
+    sources.splice(0..0, leaving.into_iter().map(Source::Local));
     sources.extend(held.into_iter().map(Source::Local));
     if sources.is_empty() {
         return Err(FieldError::new("sources", "is empty").into());
@@ -126,6 +129,15 @@ fn place_of(node: &Node, held: &[SealedChunk]) -> Option<SealedChunk> {
     };
     let best = held.iter().find(|replica| takes_chunks(replica.disk));
     best.or_else(|| held.first()).copied()
+}
+
+/// Separates the replicas on retiring disks from the others.
+fn split_off_leaving(node: &Node, held: Vec<SealedChunk>) -> (Vec<SealedChunk>, Vec<SealedChunk>) {
+    let usage = node.store.usage();
+    let retires = |disk: DiskId| {
+        usage.iter().any(|usage| usage.disk == disk && usage.state == DiskState::Retiring)
+    };
+    held.into_iter().partition(|replica| retires(replica.disk))
 }
 
 fn response(outcome: Option<Outcome>, failed: Vec<Dropped>) -> v1::BuildReplicaResponse {

@@ -155,6 +155,7 @@ pub(super) fn disks(node: &Node) -> Vec<v1::Disk> {
             capacity: disk.capacity,
             free: disk.free,
             chunks: disk.chunks,
+            writers: disk.writers,
             state: v1::DiskState::from(disk.state).into(),
             file_system_id: disk.file_system.map(WireId::to_wire).unwrap_or_default(),
             file_system_free: disk.file_system_free,

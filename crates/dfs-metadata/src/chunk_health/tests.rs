@@ -162,6 +162,8 @@ fn judge_equals_a_slow_model_up_to_four_replicas() {
 #[test]
 fn disk_health_follows_intent_then_liveness() {
     let (disk, other) = (DiskId(1), DiskId(2));
+    let stored = NodeDisk::new(DiskNumber(1), disk);
+    let retiring = NodeDisk { is_retiring: true, ..stored };
     let active = NodeIntent { state: NodeState::Active, is_leaving: false, in_maintenance: false };
     let heard = NodeLiveness { contact: Contact::Responsive, ..NodeLiveness::default() };
     let silent = NodeLiveness::default();
@@ -195,7 +197,9 @@ fn disk_health_follows_intent_then_liveness() {
         (maintained, lost.clone(), DiskHealth::Suspect),
         (maintained, with(&silent, disk, DiskFault::Lost), DiskHealth::Lost),
     ] {
-        assert_eq!(disk_health(intent, &liveness, disk), health, "{intent:?} {liveness:?}");
+        assert_eq!(disk_health(intent, &liveness, &stored), health, "{intent:?} {liveness:?}");
+        let leaves = if health == DiskHealth::Good { DiskHealth::Leaving } else { health };
+        assert_eq!(disk_health(intent, &liveness, &retiring), leaves, "{intent:?} {liveness:?}");
     }
 }
 

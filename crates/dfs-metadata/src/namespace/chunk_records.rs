@@ -65,10 +65,15 @@ impl Unreadable {
 }
 
 /// Position of a scan over all chunks.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct ScanCursor(Bytes);
 
 impl ScanCursor {
+    /// Returns the position behind a chunk.
+    pub fn after(chunk: ChunkId) -> Self {
+        Self(ChunkKey::record(chunk).0)
+    }
+
     /// Returns whether the scan has passed a chunk.
     pub fn has_passed(&self, chunk: ChunkId) -> bool {
         ChunkKey::record(chunk).0 <= self.0
@@ -99,9 +104,10 @@ pub struct ChunkPage {
 pub struct WorkPage {
     /// Revision of the snapshot.
     pub revision: Revision,
-    /// Chunks with their records. Unreadable records are skipped; [`Namespace::scan_chunks`]
-    /// reports them.
+    /// Chunks with their records.
     pub chunks: Vec<(ChunkId, Chunk)>,
+    /// Records in the page that cannot be decoded.
+    pub unreadable: Vec<Unreadable>,
     /// Start of the next page; `None` after the last.
     pub next: Option<ChunkId>,
 }
@@ -152,11 +158,7 @@ impl Namespace {
         limit: usize,
     ) -> Result<WorkPage, Error> {
         scope.require(Access::Admin)?;
-        let tx = self.begin().await?;
-        let after = after.map(ChunkKey::repair);
-        let found = tx.range::<Mark>(keys::REPAIRS, after.as_deref().unwrap_or(&[]), page(limit));
-        let ids = found.await?.into_iter().filter_map(|(key, _)| keys::repair_chunk(&key));
-        tx.work_page(ids.collect(), page(limit)).await
+        self.begin().await?.repair_page(after, limit).await
     }
 
     /// Returns chunks after `after` that are tombstones or have replicas whose deletion may begin.
@@ -233,10 +235,28 @@ impl Transaction {
 
     async fn work_page(&self, ids: Vec<ChunkId>, limit: usize) -> Result<WorkPage, Error> {
         let next = ids.last().copied().filter(|_| ids.len() == limit);
-        let records = self.try_peek_many::<Chunk>(&record_keys(&ids)).await?;
-        let chunks = ids.into_iter().zip(records);
-        let chunks = chunks.filter_map(|(id, record)| Some((id, record.ok()??)));
-        Ok(WorkPage { revision: self.revision(), chunks: chunks.collect(), next })
+        let keys = record_keys(&ids);
+        let records = self.try_peek_many::<Chunk>(&keys).await?;
+        let (mut chunks, mut unreadable) = (Vec::with_capacity(ids.len()), Vec::new());
+        for ((id, key), record) in ids.into_iter().zip(&keys).zip(records) {
+            match record {
+                Ok(record) => chunks.extend(record.map(|record| (id, record))),
+                Err(error) => unreadable.push(Unreadable::new(key, &error)),
+            }
+        }
+        Ok(WorkPage { revision: self.revision(), chunks, unreadable, next })
+    }
+
+    /// Returns chunks after `after` that are not at rest.
+    pub(super) async fn repair_page(
+        &self,
+        after: Option<ChunkId>,
+        limit: usize,
+    ) -> Result<WorkPage, Error> {
+        let after = after.map(ChunkKey::repair);
+        let found = self.range::<Mark>(keys::REPAIRS, after.as_deref().unwrap_or(&[]), page(limit));
+        let ids = found.await?.into_iter().filter_map(|(key, _)| keys::repair_chunk(&key));
+        self.work_page(ids.collect(), page(limit)).await
     }
 
     /// Changes a chunk record from `old`, as read with [`Self::chunk`], to `new`; `None` for no

@@ -218,6 +218,8 @@ impl Namespace {
         check_replication(replication)?;
         let mut tx = self.begin().await?;
         tx.put(keys::REPLICATION, &replication);
+        // Checks of safe-to-stop depend on it.
+        tx.put(keys::NODE_INTENT, &Mark);
         match self.commit(tx).await? {
             Attempt::Committed(revision) => Ok(revision),
             Attempt::Conflict => Err(Error::Conflict { what: "the replication factor", tries: 1 }),

@@ -7,7 +7,7 @@ use dfs_types::{DiskId, DiskNumber, NodeId};
 
 use super::transaction::Transaction;
 use super::{Chunk, Namespace, Node};
-use crate::records::node::NodeDisk;
+use crate::records::node::{NodeDisk, NodeDiskState};
 use crate::records::setting::NextDisk;
 use crate::{Error, keys};
 
@@ -91,7 +91,11 @@ impl Transaction {
         present: &[DiskId],
     ) -> Result<Vec<NodeDisk>, Error> {
         for disk in &mut disks {
-            disk.is_present = present.contains(&disk.id);
+            disk.state = match disk.state {
+                _ if present.contains(&disk.id) => NodeDiskState::Present,
+                NodeDiskState::Present => NodeDiskState::Absent,
+                state => state,
+            };
         }
         let known = |disks: &[NodeDisk], id| disks.iter().any(|disk| disk.id == id);
         if present.iter().all(|id| known(&disks, *id)) {
@@ -101,7 +105,7 @@ impl Transaction {
         let NextDisk(mut next) = self.get(&keys::DISKS).await?.ok_or_else(missing)?;
         for id in present {
             if !known(&disks, *id) {
-                disks.push(NodeDisk { number: next, id: *id, is_present: true });
+                disks.push(NodeDisk::new(next, *id));
                 next.0 = next.0.checked_add(1).ok_or(Error::Invalid {
                     what: "the cluster has no disk numbers left".to_owned(),
                 })?;

@@ -2,11 +2,13 @@
 
 use std::time::Duration;
 
-use dfs_types::{Access, NodeId, NodeState, Scope};
+use dfs_types::{Access, DiskId, NodeId, NodeState, Scope};
 
-use super::safe_to_stop::{Holdings, NodeIntentVersion};
+use super::holdings::Holdings;
+use super::safe_to_stop::NodeIntentVersion;
 use super::transaction::{Attempt, Transaction};
-use super::{Namespace, Node, TRIES};
+use super::{Namespace, Node, NodeDiskState, NodeVersion, TRIES};
+use crate::engine::Condition;
 use crate::records::setting::Mark;
 use crate::{Error, keys};
 
@@ -19,6 +21,15 @@ pub enum Grant {
     Renewal,
     /// No node's desired state has changed since this version was read.
     Unchanged(NodeIntentVersion),
+}
+
+/// What turned out to hold nothing that is needed.
+#[derive(Debug, Clone, Copy)]
+pub enum Emptied<'a> {
+    /// A draining node: it becomes Drained.
+    Node,
+    /// These disks of the node: they become clear.
+    Disks(&'a [DiskId]),
 }
 
 impl Namespace {
@@ -46,6 +57,134 @@ impl Namespace {
             return Err(Error::Invalid { what: format!("a node cannot be made {state}") });
         }
         self.change_node(node, |known| known.state = state).await.map(|_| ())
+    }
+
+    /// Begins to drain a node: an Active one becomes Draining. Idempotent; a Joining node, which
+    /// holds nothing, is refused. Returns the node.
+    pub async fn drain(&self, scope: &Scope, node: NodeId) -> Result<Node, Error> {
+        scope.require(Access::Admin)?;
+        let drained = self.change_node(node, |known| {
+            if known.state == NodeState::Active {
+                known.state = NodeState::Draining;
+            }
+        });
+        let drained = drained.await?;
+        if drained.state == NodeState::Joining {
+            let what = format!("node {node} has not joined and holds nothing: deregister it");
+            return Err(Error::Invalid { what });
+        }
+        Ok(drained)
+    }
+
+    /// Takes a drain back: a Draining or Drained node becomes Active. Idempotent. Returns the node.
+    pub async fn undrain(&self, scope: &Scope, node: NodeId) -> Result<Node, Error> {
+        scope.require(Access::Admin)?;
+        self.change_node(node, |known| {
+            if matches!(known.state, NodeState::Draining | NodeState::Drained) {
+                known.state = NodeState::Active;
+            }
+        })
+        .await
+    }
+
+    /// Starts or stops to retire a disk of a node. A disk that was emptied may be used again once
+    /// it is no longer retiring. Idempotent. Returns the node.
+    pub async fn set_retiring(
+        &self,
+        scope: &Scope,
+        node: NodeId,
+        disk: DiskId,
+        is_retiring: bool,
+    ) -> Result<Node, Error> {
+        scope.require(Access::Admin)?;
+        let changed = self.change_node(node, |known| {
+            let Some(disk) = known.disk_mut(disk) else { return };
+            if disk.is_retiring && !is_retiring && disk.state == NodeDiskState::Clear {
+                disk.state = NodeDiskState::Present;
+            }
+            disk.is_retiring = is_retiring;
+        });
+        let changed = changed.await?;
+        if changed.disks.iter().all(|known| known.id != disk) {
+            return Err(Error::UnknownDisk { node, disk });
+        }
+        Ok(changed)
+    }
+
+    /// Records what was found about the emptiness of a node or its disks, on the condition that its
+    /// record is still at `version` and `fence` holds. Returns the changed node, or `None` when
+    /// that does not hold: check again.
+    pub async fn set_emptied(
+        &self,
+        scope: &Scope,
+        node: NodeId,
+        version: NodeVersion,
+        emptied: Emptied<'_>,
+        fence: Option<&Condition>,
+    ) -> Result<Option<Node>, Error> {
+        scope.require(Access::Admin)?;
+        let mut tx = self.begin_fenced(fence).await?;
+        let key = keys::node(node);
+        let mut known = tx.get::<Node>(&key).await?.ok_or(Error::UnknownNode(node))?;
+        tx.expect(key.clone(), Some(version.0));
+        match emptied {
+            Emptied::Node if known.state == NodeState::Draining => {
+                known.state = NodeState::Drained;
+            }
+            Emptied::Node => return Ok(None),
+            Emptied::Disks(disks) => {
+                let emptied = known.disks.iter_mut().filter(|disk| disks.contains(&disk.id));
+                emptied.for_each(|disk| disk.state = NodeDiskState::Clear);
+            }
+        }
+        tx.put(key, &known);
+        tx.put(keys::NODE_INTENT, &Mark);
+        Ok(matches!(self.commit(tx).await?, Attempt::Committed(_)).then_some(known))
+    }
+
+    /// Gives up disks of a node, also of a removed one: from then on no receipt that names them
+    /// counts. Clear disks stay clear. Or takes it back for disks that are in service after all.
+    /// Idempotent. Returns the node.
+    pub async fn set_disks_lost(
+        &self,
+        scope: &Scope,
+        node: NodeId,
+        disks: &[DiskId],
+        is_lost: bool,
+        fence: Option<&Condition>,
+    ) -> Result<Node, Error> {
+        scope.require(Access::Admin)?;
+        for tries in 0..TRIES {
+            self.pause_before(tries).await;
+            let mut tx = self.begin_fenced(fence).await?;
+            let key = keys::node(node);
+            let mut known = tx.get::<Node>(&key).await?.ok_or(Error::UnknownNode(node))?;
+            let before = known.clone();
+            for disk in known.disks.iter_mut().filter(|disk| disks.contains(&disk.id)) {
+                disk.state = match disk.state {
+                    NodeDiskState::Clear if is_lost => NodeDiskState::Clear,
+                    _ if is_lost => NodeDiskState::Lost,
+                    _ => NodeDiskState::Present,
+                };
+            }
+            if known == before {
+                return Ok(known);
+            }
+            tx.put(key, &known);
+            tx.put(keys::NODE_INTENT, &Mark);
+            if let Attempt::Committed(_) = self.commit(tx).await? {
+                return Ok(known);
+            }
+        }
+        Err(Error::Conflict { what: "the disks of a node", tries: TRIES })
+    }
+
+    /// Declares that a lost node is not expected back, so that its replicas are rebuilt however many
+    /// nodes are lost. Taken back when the node registers or opens a heartbeat stream. Idempotent.
+    /// Returns the node.
+    pub async fn give_up(&self, scope: &Scope, node: NodeId) -> Result<Node, Error> {
+        scope.require(Access::Admin)?;
+        self.change_node(node, |known| known.is_given_up = true).await
     }
 
     /// Announces that a node will be down until `ttl` from now, or with a `ttl` of zero that it is
@@ -93,7 +232,7 @@ impl Namespace {
     }
 
     /// Marks a node as leaving, or removes the mark. The receipts of a leaving node do not count,
-    /// so that what [`Self::holdings`] finds stays true. A node that registers or starts to send
+    /// so that what [`Self::begin_holdings_scan`] finds stays true. A node that registers or starts to send
     /// heartbeats also clears the mark.
     pub async fn set_leaving(
         &self,

@@ -2,7 +2,8 @@
 
 use bytes::Bytes;
 use dfs_types::{
-    Access, DiskId, Level, NodeId, NodeSecret, NodeState, RegistrationNumber, Scope, SealKey,
+    Access, DiskId, Level, NodeId, NodeSecret, NodeState, RegistrationNumber, Revision, Scope,
+    SealKey,
 };
 
 use super::transaction::{Attempt, Transaction};
@@ -50,6 +51,10 @@ pub struct Registered {
     /// The level that the cluster writes.
     pub level: Level,
 }
+
+/// Version of a node's record; any change gives another one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct NodeVersion(pub(super) Revision);
 
 impl Namespace {
     /// Issues the next registration of a node, which counts from the first heartbeat that uses it
@@ -124,7 +129,7 @@ impl Namespace {
                 return Err(Error::NodeRemoved(node));
             }
             let is_in_use = number == known.confirmed && number != RegistrationNumber(0);
-            if is_in_use && !known.is_leaving {
+            if is_in_use && !known.is_leaving && !known.is_given_up {
                 return Ok(known);
             }
             if !is_in_use && (number != known.pending || number <= known.confirmed) {
@@ -133,6 +138,7 @@ impl Namespace {
             known.confirmed = number;
             // The node is back: a pending removal must scan again.
             known.is_leaving = false;
+            known.is_given_up = false;
             tx.put(key, &known);
             if let Attempt::Committed(_) = self.commit(tx).await? {
                 return Ok(known);
@@ -145,6 +151,17 @@ impl Namespace {
     pub async fn node(&self, scope: &Scope, node: NodeId) -> Result<Option<Node>, Error> {
         scope.require(Access::Read)?;
         self.begin().await?.peek(&keys::node(node)).await
+    }
+
+    /// Returns a node and the version of its record.
+    pub async fn node_versioned(
+        &self,
+        scope: &Scope,
+        node: NodeId,
+    ) -> Result<Option<(Node, NodeVersion)>, Error> {
+        scope.require(Access::Read)?;
+        let found = self.begin().await?.peek_versioned(&keys::node(node)).await?;
+        Ok(found.map(|(known, version)| (known, NodeVersion(version))))
     }
 
     /// Returns all nodes.
@@ -221,6 +238,7 @@ fn registered(request: &Registration, known: Option<Node>, admit: bool) -> Resul
         state: if is_admitted { NodeState::Active } else { state },
         maintenance_until,
         is_leaving: false,
+        is_given_up: false,
     })
 }
 

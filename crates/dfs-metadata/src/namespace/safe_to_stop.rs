@@ -1,13 +1,17 @@
-//! Chunks that would be at risk without some of the nodes: scans over all of `k/`.
+//! Chunks that would be at risk without some of the nodes.
+//!
+//! Most questions are about one node while no other is away. A chunk at rest has all its sound
+//! replicas on distinct nodes and can spare one of them, so that only chunks that are not at rest
+//! (`w/r/`) have to be checked. Anything else takes a scan of `k/`, page by page.
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use dfs_types::{Access, ChunkId, NodeId, Redundancy, Replication, Revision, Scope};
+use dfs_types::{Access, ChunkId, NodeId, NodeState, Redundancy, Replication, Revision, Scope};
 
 use super::transaction::Transaction;
-use super::{Chunk, Namespace, Node, Replica, Unreadable};
-use crate::chunk_health::{Cluster, Health, NodeLiveness, judge};
-use crate::{Error, keys};
+use super::{Chunk, Namespace, NodeDisk, NodeDiskState, ScanCursor, Unreadable};
+use crate::Error;
+use crate::chunk_health::{Cluster, DiskHealth, Health, NodeLiveness, judge};
 
 /// Liveness from heartbeats; a node without an entry is silent.
 pub type Liveness = BTreeMap<NodeId, NodeLiveness>;
@@ -35,6 +39,62 @@ pub struct Safety {
     pub unknown_nodes: Unknown,
 }
 
+/// Chunks not at rest that are checked at once.
+const AT_WORK_MAX: usize = 100_000;
+
+/// A scan of all chunks that checks whether nodes can stop, page by page.
+///
+/// The pages are read at different moments. The result holds for the desired states that it names,
+/// and only while no other node is away.
+#[derive(Debug, Clone)]
+pub struct SafetyScan {
+    nodes: BTreeSet<NodeId>,
+    away: BTreeSet<NodeId>,
+    replication: Replication,
+    /// Health of the disks now, and without the nodes.
+    cluster: [Cluster; 2],
+    checked: u64,
+    safety: Safety,
+    after: Option<ScanCursor>,
+}
+
+impl SafetyScan {
+    /// Returns the nodes in question.
+    pub fn nodes(&self) -> &BTreeSet<NodeId> {
+        &self.nodes
+    }
+
+    /// Returns the nodes that were away at the beginning.
+    pub fn away(&self) -> &BTreeSet<NodeId> {
+        &self.away
+    }
+
+    /// Returns the desired states at the beginning.
+    pub fn intent(&self) -> NodeIntentVersion {
+        self.safety.intent
+    }
+
+    /// Returns how many chunks were checked so far.
+    pub fn checked(&self) -> u64 {
+        self.checked
+    }
+
+    fn take(&mut self, chunks: &[(ChunkId, Chunk)]) {
+        let [before, after] = &self.cluster;
+        let on = |disk| before.node(disk).is_some_and(|node| self.nodes.contains(&node));
+        self.checked += chunks.len() as u64;
+        for (id, chunk) in chunks.iter().filter(|(_, chunk)| !chunk.is_tombstone()) {
+            let replicas = chunk.replicas.iter().zip(judge(chunk, before).replicas);
+            let mut durable = replicas.filter(|(_, health)| health.is_durable());
+            // Chunks without a replica there are not affected.
+            if durable.any(|(replica, _)| on(replica.disk)) {
+                let needed = needed(chunk, self.replication);
+                self.safety.count(*id, needed, &judge(chunk, after));
+            }
+        }
+    }
+}
+
 /// Unreadable records, the contents of which are unknown.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Unknown {
@@ -55,40 +115,69 @@ pub struct Shortfall {
     pub needed: usize,
 }
 
-/// Replicas on a node according to the records.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Holdings {
-    /// The node.
-    pub node: NodeId,
-    /// Set if it was leaving at that moment, so that its replicas can only decrease.
-    pub is_leaving: bool,
-    /// Chunks with a replica on the node, good or bad, that is not waiting for deletion.
-    pub chunks: u64,
-    /// Chunks that would become missing without the node.
-    pub sole: u64,
-    /// One of these chunks.
-    pub example: Option<ChunkId>,
-    /// Unreadable chunk records, which may name the node.
-    pub unknown: Unknown,
-    /// Unreadable node records: replicas on the disks of these nodes do not count.
-    pub unknown_nodes: Unknown,
-    /// Version of the node record.
-    pub(super) version: Revision,
-    /// Desired states at that moment.
-    pub(super) intent: NodeIntentVersion,
-}
-
 impl Namespace {
-    /// Checks at one snapshot whether `nodes` can stop. A replica counts if it is readable now
-    /// according to `liveness`, on a node that is meant to stay up.
-    ///
-    /// Scans all chunks in bounded steps; drop the future to enforce a deadline.
+    /// Checks at one snapshot whether `nodes` can stop, from the chunks that are not at rest. `None`
+    /// when only a scan can tell ([`Self::begin_safety_scan`]): when another node is away that may
+    /// hold replicas, or too many chunks are not at rest. `chunks_unreadable` covers only the chunks
+    /// checked.
     pub async fn safe_to_stop(
         &self,
         scope: &Scope,
         nodes: &BTreeSet<NodeId>,
         liveness: &Liveness,
-    ) -> Result<Safety, Error> {
+    ) -> Result<Option<Safety>, Error> {
+        let (mut scan, tx) = self.ask_safety(scope, nodes, liveness).await?;
+        let stopped = scan.away.union(nodes).count();
+        if stopped > 1 || scan.safety.unknown_nodes.count > 0 {
+            return Ok(None);
+        }
+        let (mut after, mut checked) = (None, 0);
+        loop {
+            let page = tx.repair_page(after, Self::PAGE_LEN_MAX).await?;
+            checked += page.chunks.len() + page.unreadable.len();
+            if checked > AT_WORK_MAX {
+                return Ok(None);
+            }
+            scan.take(&page.chunks);
+            scan.safety.unknown.add(page.unreadable);
+            after = page.next;
+            if after.is_none() {
+                return Ok(Some(scan.safety));
+            }
+            tokio::task::yield_now().await;
+        }
+    }
+
+    /// Begins a scan of all chunks that checks whether `nodes` can stop.
+    pub async fn begin_safety_scan(
+        &self,
+        scope: &Scope,
+        nodes: &BTreeSet<NodeId>,
+        liveness: &Liveness,
+    ) -> Result<SafetyScan, Error> {
+        Ok(self.ask_safety(scope, nodes, liveness).await?.0)
+    }
+
+    /// Checks the next page of chunks. Returns the result after the last one.
+    pub async fn continue_safety_scan(
+        &self,
+        scan: &mut SafetyScan,
+    ) -> Result<Option<Safety>, Error> {
+        let tx = self.begin().await?;
+        let page = tx.chunk_page(scan.after.as_ref(), Self::PAGE_LEN_MAX).await?;
+        scan.take(&page.chunks);
+        scan.safety.unknown.add(page.unreadable);
+        scan.after = page.next;
+        Ok(scan.after.is_none().then(|| scan.safety.clone()))
+    }
+
+    /// Reads at one snapshot what a check depends on besides the chunks.
+    async fn ask_safety(
+        &self,
+        scope: &Scope,
+        nodes: &BTreeSet<NodeId>,
+        liveness: &Liveness,
+    ) -> Result<(SafetyScan, Transaction), Error> {
         scope.require(Access::Admin)?;
         let mut tx = self.begin().await?;
         for node in nodes {
@@ -97,8 +186,8 @@ impl Namespace {
         let intent = tx.peek_intent().await?;
         let replication = super::cluster::replication(&tx).await?;
         let (before, unknown_nodes) = self.cluster_health(&tx, liveness).await?;
-        let after = before.clone().without(nodes);
-        let mut safety = Safety {
+        let away = self.away(&tx, &before).await?;
+        let safety = Safety {
             revision: tx.revision(),
             intent,
             chunks_below: 0,
@@ -107,58 +196,40 @@ impl Namespace {
             unknown: Unknown::default(),
             unknown_nodes,
         };
-        let touches = |chunk: &Chunk| {
-            let on = |disk| before.node(disk).is_some_and(|node| nodes.contains(&node));
-            let replicas = chunk.replicas.iter().zip(judge(chunk, &before).replicas);
-            let durable = replicas.filter(|(_, health)| health.is_durable());
-            durable.into_iter().any(|(replica, _)| on(replica.disk))
+        let after = before.clone().without(nodes);
+        let nodes = nodes.clone();
+        let scan = SafetyScan {
+            nodes,
+            away,
+            replication,
+            cluster: [before, after],
+            checked: 0,
+            safety,
+            after: None,
         };
-        safety.unknown = tx
-            .each_chunk(|id, chunk| {
-                // Chunks without a replica there are not affected.
-                if !chunk.is_tombstone() && touches(chunk) {
-                    safety.count(id, needed(chunk, replication), &judge(chunk, &after));
-                }
-            })
-            .await?;
-        Ok(safety)
+        Ok((scan, tx))
     }
 
-    /// Returns the replicas of a node and which chunks need it, at one snapshot. A scan like
-    /// [`Self::safe_to_stop`].
-    pub async fn holdings(
-        &self,
-        scope: &Scope,
-        node: NodeId,
-        liveness: &Liveness,
-    ) -> Result<Holdings, Error> {
-        scope.require(Access::Admin)?;
-        let tx = self.begin().await?;
-        let found = tx.peek_versioned::<Node>(&keys::node(node)).await?;
-        let (known, version) = found.ok_or(Error::UnknownNode(node))?;
-        let intent = tx.peek_intent().await?;
-        let (cluster, unknown_nodes) = self.cluster_health(&tx, liveness).await?;
-        let without = cluster.without(&BTreeSet::from([node]));
-        let mut holdings = Holdings {
-            node,
-            is_leaving: known.is_leaving,
-            chunks: 0,
-            sole: 0,
-            example: None,
-            unknown: Unknown::default(),
-            unknown_nodes,
-            version,
-            intent,
+    /// Returns the nodes with a disk that records may name and whose replicas do not count as
+    /// readable now.
+    async fn away(&self, tx: &Transaction, cluster: &Cluster) -> Result<BTreeSet<NodeId>, Error> {
+        let all = super::nodes::all(tx).await?.nodes;
+        let is_away = |disk: &NodeDisk| {
+            let health = cluster.disk(disk.number);
+            disk.state != NodeDiskState::Clear
+                && !matches!(health, DiskHealth::Good | DiskHealth::Leaving)
         };
-        holdings.unknown =
-            tx.each_chunk(|id, chunk| holdings.count(id, chunk, &known, &without)).await?;
-        Ok(holdings)
+        // A node that never joined holds nothing.
+        let away = all
+            .into_iter()
+            .filter(|(_, node)| node.state != NodeState::Joining && node.disks.iter().any(is_away));
+        Ok(away.map(|(node, _)| node).collect())
     }
 
     /// Reads the nodes of a snapshot and combines them with their liveness. Every disk that a
     /// record may name belongs to one of them or to a node whose record is unreadable, and disks of
     /// the latter do not count.
-    async fn cluster_health(
+    pub(super) async fn cluster_health(
         &self,
         tx: &Transaction,
         liveness: &Liveness,
@@ -177,7 +248,7 @@ impl Namespace {
 }
 
 impl Unknown {
-    fn add(&mut self, records: Vec<Unreadable>) {
+    pub(super) fn add(&mut self, records: Vec<Unreadable>) {
         self.count += records.len() as u64;
         self.example = self.example.take().or_else(|| records.into_iter().next());
     }
@@ -210,40 +281,6 @@ fn needed(chunk: &Chunk, replication: Replication) -> u8 {
 
 fn needed_replicas(copies: u8, replication: Replication) -> u8 {
     replication.min_write_for(copies).min(copies.saturating_sub(1))
-}
-
-impl Holdings {
-    fn count(&mut self, id: ChunkId, chunk: &Chunk, node: &Node, without: &Cluster) {
-        let here = chunk.replicas.iter().filter(|replica| node.has(replica.disk));
-        let mut here = here.filter(|replica| !replica.is_doomed()).peekable();
-        if chunk.is_tombstone() || here.peek().is_none() {
-            return;
-        }
-        self.chunks += 1;
-        if here.any(Replica::is_sound) && judge(chunk, without).is_missing() {
-            self.sole += 1;
-            self.example.get_or_insert(id);
-        }
-    }
-}
-
-impl Transaction {
-    /// Passes every readable chunk at the snapshot to `show`, in id order. Returns the unreadable
-    /// ones.
-    async fn each_chunk(&self, mut show: impl FnMut(ChunkId, &Chunk)) -> Result<Unknown, Error> {
-        let (mut unknown, mut after) = (Unknown::default(), None);
-        loop {
-            let page = self.chunk_page(after.as_ref(), Namespace::PAGE_LEN_MAX).await?;
-            unknown.add(page.unreadable);
-            page.chunks.iter().for_each(|(id, chunk)| show(*id, chunk));
-            after = page.next;
-            if after.is_none() {
-                return Ok(unknown);
-            }
-            // The memory engine never waits; let other tasks run.
-            tokio::task::yield_now().await;
-        }
-    }
 }
 
 #[cfg(test)]

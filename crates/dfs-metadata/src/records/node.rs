@@ -33,6 +33,9 @@ pub struct Node {
     pub maintenance_until: Option<Timestamp>,
     /// Set while its removal is being checked: its receipts do not count.
     pub is_leaving: bool,
+    /// Set while an administrator does not expect it back: it is lost, and its replicas are rebuilt
+    /// however many other nodes are lost.
+    pub is_given_up: bool,
 }
 
 /// A disk of a node.
@@ -42,9 +45,45 @@ pub struct NodeDisk {
     pub number: DiskNumber,
     /// The id on the disk itself.
     pub id: DiskId,
-    /// Set if the node had it at its last registration.
-    pub is_present: bool,
+    /// What records may say about it.
+    pub state: NodeDiskState,
+    /// Set while an administrator wants it emptied: it gets no new replicas.
+    pub is_retiring: bool,
 }
+
+/// Relation of a disk to the records, as committed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NodeDiskState {
+    /// The node had it at its last registration: receipts that name it count.
+    Present,
+    /// Missing at the last registration, and not given up: no receipt counts, but its replicas may.
+    Absent,
+    /// Given up: its replicas are being rebuilt elsewhere.
+    Lost,
+    /// Empty: no record names a replica on it, except replicas to be deleted.
+    Clear,
+}
+
+impl NodeDisk {
+    /// Creates a disk that has just registered.
+    pub fn new(number: DiskNumber, id: DiskId) -> Self {
+        Self { number, id, state: NodeDiskState::Present, is_retiring: false }
+    }
+
+    /// Returns whether the node may have it: it is neither missing nor empty.
+    pub fn may_be_reported(&self) -> bool {
+        matches!(self.state, NodeDiskState::Present | NodeDiskState::Lost)
+    }
+
+    /// Returns whether a receipt may name it.
+    pub fn is_present(&self) -> bool {
+        self.state == NodeDiskState::Present
+    }
+}
+
+/// States of disks by their stored number.
+const DISK_STATES: [NodeDiskState; 4] =
+    [NodeDiskState::Present, NodeDiskState::Absent, NodeDiskState::Lost, NodeDiskState::Clear];
 
 /// Storable states by their stored number.
 const STATES: [NodeState; 5] = [
@@ -55,7 +94,6 @@ const STATES: [NodeState; 5] = [
     NodeState::Removed,
 ];
 
-const ZONE: Field = Field::new(0);
 /// Desired state of a node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct NodeIntent {
@@ -67,10 +105,12 @@ pub struct NodeIntent {
     pub in_maintenance: bool,
 }
 
+const ZONE: Field = Field::new(0);
 const HOST: Field = Field::new(1);
 const MAINTENANCE_UNTIL: Field = Field::new(2);
 const IS_LEAVING: Field = Field::new(3);
 const LEVEL: Field = Field::new(4);
+const IS_GIVEN_UP: Field = Field::new(5);
 
 impl Node {
     /// Longest maintenance, unless it is renewed.
@@ -106,13 +146,18 @@ impl Node {
 
     /// Returns the number of a disk that the node has.
     pub(crate) fn disk_number(&self, disk: DiskId) -> Option<DiskNumber> {
-        let found = self.disks.iter().find(|found| found.id == disk && found.is_present);
+        let found = self.disks.iter().find(|found| found.id == disk && found.is_present());
         found.map(|found| found.number)
     }
 
     /// Returns whether a number is that of this disk of the node.
     pub(crate) fn is_disk(&self, number: DiskNumber, disk: DiskId) -> bool {
         self.disks.iter().any(|found| found.number == number && found.id == disk)
+    }
+
+    /// Returns a disk that is, or was, one of this node.
+    pub(crate) fn disk_mut(&mut self, disk: DiskId) -> Option<&mut NodeDisk> {
+        self.disks.iter_mut().find(|found| found.id == disk)
     }
 
     /// Returns whether a disk is, or was, one of this node.
@@ -122,7 +167,8 @@ impl Node {
 }
 
 impl Record for Node {
-    const OPTIONAL: &'static [Field] = &[ZONE, HOST, MAINTENANCE_UNTIL, IS_LEAVING, LEVEL];
+    const OPTIONAL: &'static [Field] =
+        &[ZONE, HOST, MAINTENANCE_UNTIL, IS_LEAVING, LEVEL, IS_GIVEN_UP];
 
     fn write(&self, out: &mut Writer) {
         out.optional(|fields| {
@@ -134,13 +180,16 @@ impl Record for Node {
             fields.flag(IS_LEAVING, self.is_leaving);
             let Level(level) = self.level;
             fields.put(LEVEL, self.level != Level::FIRST, |out| out.number(u64::from(level)));
+            fields.flag(IS_GIVEN_UP, self.is_given_up);
         });
         out.bytes(self.address.as_bytes());
         out.bytes(self.version.as_bytes());
         out.list(&self.disks, |out, disk| {
             out.number(u64::from(disk.number.0));
             out.fixed(&disk.id.to_bytes());
-            out.bool(disk.is_present);
+            let state = DISK_STATES.iter().position(|state| *state == disk.state);
+            out.u8(state.expect("every state has a number") as u8);
+            out.bool(disk.is_retiring);
         });
         out.fixed(&self.secret.0);
         out.number(self.confirmed.0);
@@ -157,13 +206,15 @@ impl Record for Node {
             maintenance_until: optional.read(input, MAINTENANCE_UNTIL, Reader::time)?,
             is_leaving: optional.flag(IS_LEAVING),
             level: optional.read(input, LEVEL, Reader::u32)?.map_or(Level::FIRST, Level),
+            is_given_up: optional.flag(IS_GIVEN_UP),
             address: input.text()?,
             version: input.text()?,
             disks: input.list(|input| {
                 Some(NodeDisk {
                     number: DiskNumber(input.u32()?),
                     id: input.wide().map(DiskId)?,
-                    is_present: input.bool()?,
+                    state: *DISK_STATES.get(usize::from(input.u8()?))?,
+                    is_retiring: input.bool()?,
                 })
             })?,
             secret: Sha256(input.array()?),

@@ -19,7 +19,7 @@ use super::entry::Entry;
 use super::extent::Extent;
 use super::format::{Coordinator, Coordinators, StoreFormat, Upgrade};
 use super::inode::{Content, Directory, File, Inode, Link, Times};
-use super::node::{Node, NodeDisk};
+use super::node::{Node, NodeDisk, NodeDiskState};
 use super::setting::{Cluster, Floor, Gc, Mark, NextInode};
 use super::unlinked::Unlinked;
 use super::unneeded::Unneeded;
@@ -379,11 +379,20 @@ fn chunk() -> impl Strategy<Value = Chunk> {
 }
 
 fn disk() -> impl Strategy<Value = NodeDisk> {
-    (any::<u32>(), any::<u128>(), any::<bool>()).prop_map(|(number, id, is_present)| NodeDisk {
-        number: DiskNumber(number),
-        id: DiskId(id),
-        is_present,
-    })
+    let states = prop_oneof![
+        Just(NodeDiskState::Present),
+        Just(NodeDiskState::Absent),
+        Just(NodeDiskState::Lost),
+        Just(NodeDiskState::Clear),
+    ];
+    (any::<u32>(), any::<u128>(), states, any::<bool>()).prop_map(
+        |(number, id, state, is_retiring)| NodeDisk {
+            number: DiskNumber(number),
+            id: DiskId(id),
+            state,
+            is_retiring,
+        },
+    )
 }
 
 fn node() -> impl Strategy<Value = Node> {
@@ -395,7 +404,7 @@ fn node() -> impl Strategy<Value = Node> {
         Just(NodeState::Removed),
     ];
     let texts = [".*", ".*", ".*", ".*"];
-    let desired = (states, option::of(time()), any::<bool>(), level());
+    let desired = (states, option::of(time()), any::<[bool; 2]>(), level());
     let disks = (vec(disk(), 0..4), any::<[u8; 32]>());
     (texts, disks, number(), number(), desired).prop_map(
         |([address, zone, host, version], (disks, secret), confirmed, pending, desired)| Node {
@@ -410,7 +419,8 @@ fn node() -> impl Strategy<Value = Node> {
             pending: RegistrationNumber(pending),
             state: desired.0,
             maintenance_until: desired.1,
-            is_leaving: desired.2,
+            is_leaving: desired.2[0],
+            is_given_up: desired.2[1],
         },
     )
 }
@@ -580,5 +590,6 @@ fn a_node() -> Node {
         state: NodeState::Active,
         maintenance_until: None,
         is_leaving: false,
+        is_given_up: false,
     }
 }

@@ -27,7 +27,7 @@ fn cluster() -> Cluster {
             ..NodeLiveness::default()
         };
         let id = dfs_types::DiskId(u128::from(number));
-        let disk = NodeDisk { number: DiskNumber(number), id, is_present: true };
+        let disk = NodeDisk::new(DiskNumber(number), id);
         cluster.add_node(NodeId(u128::from(number)), intent, &[disk], &liveness);
     }
     cluster

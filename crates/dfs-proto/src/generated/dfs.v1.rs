@@ -2936,7 +2936,8 @@ pub mod build_replica_response {
         /// stamp.
         #[prost(message, tag = "1")]
         Built(super::Receipt),
-        /// Another replica of the chunk already existed, and was left unchanged.
+        /// Another replica of the chunk already existed, and was left unchanged. One on a retiring disk
+        /// does not count, but is a source.
         #[prost(message, tag = "2")]
         Existing(super::ExistingReplica),
     }
@@ -4359,6 +4360,9 @@ pub struct Disk {
     /// healthy.
     #[prost(string, tag = "8")]
     pub reason: ::prost::alloc::string::String,
+    /// Replicas being written to it; they are counted until they count as sealed.
+    #[prost(uint64, tag = "9")]
+    pub writers: u64,
 }
 /// The registration.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -5038,6 +5042,9 @@ pub struct ReplicationStatus {
     /// Key of one of them, and why it is unreadable; empty when there is none.
     #[prost(string, tag = "9")]
     pub unreadable_example: ::prost::alloc::string::String,
+    /// Why repair is held, for people, and what to do; empty when it is not.
+    #[prost(string, tag = "10")]
+    pub held: ::prost::alloc::string::String,
 }
 /// One background worker.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -5212,8 +5219,9 @@ pub struct SafeToStopResponse {
     /// Chunks that would have fewer.
     #[prost(uint64, tag = "2")]
     pub chunks_below: u64,
-    /// Chunks that would be unreadable meanwhile, including those of files with one replica, which do
-    /// not make it unsafe.
+    /// Chunks among those checked that would be unreadable meanwhile, including those of files with one
+    /// replica, which do not make it unsafe. When a single node is asked about and no other is away,
+    /// only chunks that are not at rest are checked: others can spare one replica.
     #[prost(uint64, tag = "3")]
     pub chunks_unreadable: u64,
     /// Why it is not safe, for people; empty when it is.
@@ -5222,6 +5230,12 @@ pub struct SafeToStopResponse {
     /// Revision of the metadata that was checked.
     #[prost(uint64, tag = "5")]
     pub revision: u64,
+    /// Set while all chunks are being checked, and the answer is not known yet: ask again.
+    #[prost(bool, tag = "6")]
+    pub is_pending: bool,
+    /// Chunks checked so far, while it is pending.
+    #[prost(uint64, tag = "7")]
+    pub chunks_checked: u64,
 }
 /// Announces maintenance, or its end.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -5250,6 +5264,107 @@ pub struct MaintenanceResponse {
     #[prost(message, optional, tag = "2")]
     pub safety: ::core::option::Option<SafeToStopResponse>,
 }
+/// Begins to drain a node.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct DrainRequest {
+    /// The cluster of the call; 16 bytes.
+    #[prost(bytes = "bytes", tag = "1")]
+    pub cluster_id: ::prost::bytes::Bytes,
+    /// The node; 16 bytes.
+    #[prost(bytes = "bytes", tag = "2")]
+    pub node_id: ::prost::bytes::Bytes,
+    /// Only returns the plan.
+    #[prost(bool, tag = "3")]
+    pub is_dry_run: bool,
+}
+/// The node is being drained, unless only the plan was requested.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct DrainResponse {
+    /// State of the node after the call.
+    #[prost(enumeration = "NodeState", tag = "1")]
+    pub state: i32,
+    /// What is to be moved.
+    #[prost(message, optional, tag = "2")]
+    pub plan: ::core::option::Option<MovePlan>,
+}
+/// Makes a node Active again.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct UndrainRequest {
+    /// The cluster of the call; 16 bytes.
+    #[prost(bytes = "bytes", tag = "1")]
+    pub cluster_id: ::prost::bytes::Bytes,
+    /// The node; 16 bytes.
+    #[prost(bytes = "bytes", tag = "2")]
+    pub node_id: ::prost::bytes::Bytes,
+}
+/// The drain was taken back.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct UndrainResponse {
+    /// State of the node after the call.
+    #[prost(enumeration = "NodeState", tag = "1")]
+    pub state: i32,
+}
+/// Begins to empty a disk, or stops it.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct RetireDiskRequest {
+    /// The cluster of the call; 16 bytes.
+    #[prost(bytes = "bytes", tag = "1")]
+    pub cluster_id: ::prost::bytes::Bytes,
+    /// The node; 16 bytes.
+    #[prost(bytes = "bytes", tag = "2")]
+    pub node_id: ::prost::bytes::Bytes,
+    /// The disk; 16 bytes.
+    #[prost(bytes = "bytes", tag = "3")]
+    pub disk_id: ::prost::bytes::Bytes,
+    /// Takes an earlier request back.
+    #[prost(bool, tag = "4")]
+    pub is_undo: bool,
+    /// Only returns the plan.
+    #[prost(bool, tag = "5")]
+    pub is_dry_run: bool,
+}
+/// The disk is being emptied, or used again, unless only the plan was requested.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct RetireDiskResponse {
+    /// What is to be moved; not set when an earlier request was taken back.
+    #[prost(message, optional, tag = "1")]
+    pub plan: ::core::option::Option<MovePlan>,
+}
+/// Replicas to move away from a node or a disk, according to its heartbeats.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct MovePlan {
+    /// Replicas to move.
+    #[prost(uint64, tag = "1")]
+    pub replicas: u64,
+    /// Bytes used there, which is at least what has to be moved.
+    #[prost(uint64, tag = "2")]
+    pub bytes: u64,
+    /// Free bytes on the nodes that can take them.
+    #[prost(uint64, tag = "3")]
+    pub room: u64,
+    /// Nodes that can take them.
+    #[prost(uint32, tag = "4")]
+    pub targets: u32,
+    /// Bytes per second at which they are moved at most; 0 for unlimited.
+    #[prost(uint64, tag = "5")]
+    pub rate: u64,
+    /// What keeps the move from finishing now, for people; empty when nothing is known.
+    #[prost(string, repeated, tag = "6")]
+    pub blockers: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+}
+/// Gives a lost node up.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct GiveUpRequest {
+    /// The cluster of the call; 16 bytes.
+    #[prost(bytes = "bytes", tag = "1")]
+    pub cluster_id: ::prost::bytes::Bytes,
+    /// The node; 16 bytes. It must be Lost.
+    #[prost(bytes = "bytes", tag = "2")]
+    pub node_id: ::prost::bytes::Bytes,
+}
+/// The node is not expected back.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct GiveUpResponse {}
 /// Removes an empty node.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct DeregisterRequest {
@@ -5260,9 +5375,16 @@ pub struct DeregisterRequest {
     #[prost(bytes = "bytes", tag = "2")]
     pub node_id: ::prost::bytes::Bytes,
 }
-/// The node is Removed, and its disks are refused from now on.
+/// The node is Removed, and its disks are refused from now on, unless the removal is pending.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
-pub struct DeregisterResponse {}
+pub struct DeregisterResponse {
+    /// Set while all chunks are being checked: ask again. Meanwhile no receipt of the node counts.
+    #[prost(bool, tag = "1")]
+    pub is_pending: bool,
+    /// Chunks checked so far, while it is pending.
+    #[prost(uint64, tag = "2")]
+    pub chunks_checked: u64,
+}
 /// Removes a lost node.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ForgetRequest {
@@ -5273,9 +5395,16 @@ pub struct ForgetRequest {
     #[prost(bytes = "bytes", tag = "2")]
     pub node_id: ::prost::bytes::Bytes,
 }
-/// The node is Removed, and its disks are refused from now on.
+/// The node is Removed, and its disks are refused from now on, unless the removal is pending.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
-pub struct ForgetResponse {}
+pub struct ForgetResponse {
+    /// Set while all chunks are being checked: ask again. Meanwhile no receipt of the node counts.
+    #[prost(bool, tag = "1")]
+    pub is_pending: bool,
+    /// Chunks checked so far, while it is pending.
+    #[prost(uint64, tag = "2")]
+    pub chunks_checked: u64,
+}
 /// Requests the progress of raising the write level.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct UpgradeStatusRequest {}
@@ -5749,6 +5878,90 @@ pub mod admin_client {
             req.extensions_mut().insert(GrpcMethod::new("dfs.v1.Admin", "Maintenance"));
             self.inner.unary(req, path, codec).await
         }
+        /// Begins to drain a node: its replicas are moved to other nodes in the background, and then it is
+        /// Drained. Idempotent.
+        pub async fn drain(
+            &mut self,
+            request: impl tonic::IntoRequest<super::DrainRequest>,
+        ) -> std::result::Result<tonic::Response<super::DrainResponse>, tonic::Status> {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static("/dfs.v1.Admin/Drain");
+            let mut req = request.into_request();
+            req.extensions_mut().insert(GrpcMethod::new("dfs.v1.Admin", "Drain"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// Makes a Draining or Drained node Active again. Idempotent.
+        pub async fn undrain(
+            &mut self,
+            request: impl tonic::IntoRequest<super::UndrainRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::UndrainResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static("/dfs.v1.Admin/Undrain");
+            let mut req = request.into_request();
+            req.extensions_mut().insert(GrpcMethod::new("dfs.v1.Admin", "Undrain"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// Begins to empty a disk of a node, or stops it. An emptied disk can be removed. Idempotent.
+        pub async fn retire_disk(
+            &mut self,
+            request: impl tonic::IntoRequest<super::RetireDiskRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::RetireDiskResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static("/dfs.v1.Admin/RetireDisk");
+            let mut req = request.into_request();
+            req.extensions_mut().insert(GrpcMethod::new("dfs.v1.Admin", "RetireDisk"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// Declares that a lost node is not expected back: its replicas are rebuilt however many nodes are
+        /// lost. Taken back when the node returns. Idempotent.
+        pub async fn give_up(
+            &mut self,
+            request: impl tonic::IntoRequest<super::GiveUpRequest>,
+        ) -> std::result::Result<tonic::Response<super::GiveUpResponse>, tonic::Status> {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static("/dfs.v1.Admin/GiveUp");
+            let mut req = request.into_request();
+            req.extensions_mut().insert(GrpcMethod::new("dfs.v1.Admin", "GiveUp"));
+            self.inner.unary(req, path, codec).await
+        }
         /// Removes a node that holds nothing from the cluster for good. Idempotent.
         pub async fn deregister(
             &mut self,
@@ -6020,6 +6233,31 @@ pub mod admin_server {
             tonic::Response<super::MaintenanceResponse>,
             tonic::Status,
         >;
+        /// Begins to drain a node: its replicas are moved to other nodes in the background, and then it is
+        /// Drained. Idempotent.
+        async fn drain(
+            &self,
+            request: tonic::Request<super::DrainRequest>,
+        ) -> std::result::Result<tonic::Response<super::DrainResponse>, tonic::Status>;
+        /// Makes a Draining or Drained node Active again. Idempotent.
+        async fn undrain(
+            &self,
+            request: tonic::Request<super::UndrainRequest>,
+        ) -> std::result::Result<tonic::Response<super::UndrainResponse>, tonic::Status>;
+        /// Begins to empty a disk of a node, or stops it. An emptied disk can be removed. Idempotent.
+        async fn retire_disk(
+            &self,
+            request: tonic::Request<super::RetireDiskRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::RetireDiskResponse>,
+            tonic::Status,
+        >;
+        /// Declares that a lost node is not expected back: its replicas are rebuilt however many nodes are
+        /// lost. Taken back when the node returns. Idempotent.
+        async fn give_up(
+            &self,
+            request: tonic::Request<super::GiveUpRequest>,
+        ) -> std::result::Result<tonic::Response<super::GiveUpResponse>, tonic::Status>;
         /// Removes a node that holds nothing from the cluster for good. Idempotent.
         async fn deregister(
             &self,
@@ -6416,6 +6654,178 @@ pub mod admin_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = MaintenanceSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/dfs.v1.Admin/Drain" => {
+                    #[allow(non_camel_case_types)]
+                    struct DrainSvc<T: Admin>(pub Arc<T>);
+                    impl<T: Admin> tonic::server::UnaryService<super::DrainRequest>
+                    for DrainSvc<T> {
+                        type Response = super::DrainResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::DrainRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Admin>::drain(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = DrainSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/dfs.v1.Admin/Undrain" => {
+                    #[allow(non_camel_case_types)]
+                    struct UndrainSvc<T: Admin>(pub Arc<T>);
+                    impl<T: Admin> tonic::server::UnaryService<super::UndrainRequest>
+                    for UndrainSvc<T> {
+                        type Response = super::UndrainResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::UndrainRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Admin>::undrain(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = UndrainSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/dfs.v1.Admin/RetireDisk" => {
+                    #[allow(non_camel_case_types)]
+                    struct RetireDiskSvc<T: Admin>(pub Arc<T>);
+                    impl<T: Admin> tonic::server::UnaryService<super::RetireDiskRequest>
+                    for RetireDiskSvc<T> {
+                        type Response = super::RetireDiskResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::RetireDiskRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Admin>::retire_disk(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = RetireDiskSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/dfs.v1.Admin/GiveUp" => {
+                    #[allow(non_camel_case_types)]
+                    struct GiveUpSvc<T: Admin>(pub Arc<T>);
+                    impl<T: Admin> tonic::server::UnaryService<super::GiveUpRequest>
+                    for GiveUpSvc<T> {
+                        type Response = super::GiveUpResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::GiveUpRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Admin>::give_up(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = GiveUpSvc(inner);
                         let codec = tonic_prost::ProstCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(

@@ -77,6 +77,14 @@ pub enum Method {
     SafeToStop,
     /// `/dfs.v1.Admin/Maintenance`
     Maintenance,
+    /// `/dfs.v1.Admin/Drain`
+    Drain,
+    /// `/dfs.v1.Admin/Undrain`
+    Undrain,
+    /// `/dfs.v1.Admin/RetireDisk`
+    RetireDisk,
+    /// `/dfs.v1.Admin/GiveUp`
+    GiveUp,
     /// `/dfs.v1.Admin/Deregister`
     Deregister,
     /// `/dfs.v1.Admin/Forget`
@@ -143,6 +151,10 @@ impl Method {
         Self::Admit,
         Self::SafeToStop,
         Self::Maintenance,
+        Self::Drain,
+        Self::Undrain,
+        Self::RetireDisk,
+        Self::GiveUp,
         Self::Deregister,
         Self::Forget,
         Self::Workers,
@@ -197,6 +209,10 @@ impl Method {
             Self::Admit => "Admit",
             Self::SafeToStop => "SafeToStop",
             Self::Maintenance => "Maintenance",
+            Self::Drain => "Drain",
+            Self::Undrain => "Undrain",
+            Self::RetireDisk => "RetireDisk",
+            Self::GiveUp => "GiveUp",
             Self::Deregister => "Deregister",
             Self::Forget => "Forget",
             Self::Workers => "Workers",
@@ -252,6 +268,10 @@ impl Method {
             Self::Admit => "/dfs.v1.Admin/Admit",
             Self::SafeToStop => "/dfs.v1.Admin/SafeToStop",
             Self::Maintenance => "/dfs.v1.Admin/Maintenance",
+            Self::Drain => "/dfs.v1.Admin/Drain",
+            Self::Undrain => "/dfs.v1.Admin/Undrain",
+            Self::RetireDisk => "/dfs.v1.Admin/RetireDisk",
+            Self::GiveUp => "/dfs.v1.Admin/GiveUp",
             Self::Deregister => "/dfs.v1.Admin/Deregister",
             Self::Forget => "/dfs.v1.Admin/Forget",
             Self::Workers => "/dfs.v1.Admin/Workers",
@@ -307,6 +327,10 @@ impl Method {
             "/dfs.v1.Admin/Admit" => Self::Admit,
             "/dfs.v1.Admin/SafeToStop" => Self::SafeToStop,
             "/dfs.v1.Admin/Maintenance" => Self::Maintenance,
+            "/dfs.v1.Admin/Drain" => Self::Drain,
+            "/dfs.v1.Admin/Undrain" => Self::Undrain,
+            "/dfs.v1.Admin/RetireDisk" => Self::RetireDisk,
+            "/dfs.v1.Admin/GiveUp" => Self::GiveUp,
             "/dfs.v1.Admin/Deregister" => Self::Deregister,
             "/dfs.v1.Admin/Forget" => Self::Forget,
             "/dfs.v1.Admin/Workers" => Self::Workers,

@@ -55,6 +55,10 @@ pub const fn rule(method: Method) -> Rule {
         | Method::Admit
         | Method::SafeToStop
         | Method::Maintenance
+        | Method::Drain
+        | Method::Undrain
+        | Method::RetireDisk
+        | Method::GiveUp
         | Method::Deregister
         | Method::Forget
         | Method::SetWorker

@@ -98,6 +98,34 @@ impl admin_server::Admin for Service {
         Err(Status::unimplemented("Maintenance"))
     }
 
+    async fn drain(
+        &self,
+        _request: Request<v1::DrainRequest>,
+    ) -> Result<Response<v1::DrainResponse>, Status> {
+        Err(Status::unimplemented("Drain"))
+    }
+
+    async fn undrain(
+        &self,
+        _request: Request<v1::UndrainRequest>,
+    ) -> Result<Response<v1::UndrainResponse>, Status> {
+        Err(Status::unimplemented("Undrain"))
+    }
+
+    async fn retire_disk(
+        &self,
+        _request: Request<v1::RetireDiskRequest>,
+    ) -> Result<Response<v1::RetireDiskResponse>, Status> {
+        Err(Status::unimplemented("RetireDisk"))
+    }
+
+    async fn give_up(
+        &self,
+        _request: Request<v1::GiveUpRequest>,
+    ) -> Result<Response<v1::GiveUpResponse>, Status> {
+        Err(Status::unimplemented("GiveUp"))
+    }
+
     async fn deregister(
         &self,
         _request: Request<v1::DeregisterRequest>,

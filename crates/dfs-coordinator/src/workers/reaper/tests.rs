@@ -138,6 +138,7 @@ fn view(free: u64, is_full: bool, state: NodeState) -> View {
             admin_state: NodeState::Active,
             maintenance_until: None,
             is_leaving: false,
+            is_given_up: false,
             registration: RegistrationNumber(1),
             disks: Vec::new(),
         },

@@ -60,7 +60,8 @@ impl Reconcile {
         record: Chunk,
     ) -> Result<Option<Chunk>, Error> {
         let (node, chunk) = (target.node, replica.chunk);
-        let _moving = self.core.background.move_of(chunk);
+        // Another cycle adopts it, if it is still missing then.
+        let Some(_claim) = self.core.background.claim(chunk) else { return Ok(None) };
         let receipts = match calls::adopt(&self.core, &self.lease, node, replica, &record).await {
             Ok(receipt) => [receipt],
             Err(failure) => {

@@ -78,7 +78,7 @@ impl Reconcile {
         let responsive = registry.responsive(now);
         let (mut targets, mut skipped): (BTreeMap<_, Vec<_>>, _) = (BTreeMap::new(), 0);
         for view in registry.views(now) {
-            for disk in view.member.disks.iter().filter(|disk| disk.is_present) {
+            for disk in view.member.disks.iter().filter(|disk| disk.may_be_reported()) {
                 let reported = view.disks.iter().find(|reported| reported.disk == disk.id);
                 let is_listed = reported.is_some_and(|reported| reported.state.is_in_service());
                 if is_listed && responsive.contains(&view.node) {

@@ -12,20 +12,20 @@ use dfs_types::{ChunkId, NodeId, Receipt, ReplicaHealth, ReplicaRef, Scope};
 use dfs_workers::Handle;
 use futures_util::future::join_all;
 use tokio::time::Instant;
-use tracing::{info, warn};
+use tracing::warn;
 
 use crate::Error;
 use crate::candidates::candidates;
 use crate::core::Core;
+use crate::metrics::MoveReason;
 use crate::node_liveness::View;
 use crate::verdicts;
-use crate::workers::orders::{self, BuildOrder, BuildOutcome, Built};
+use crate::workers::build::build;
+use crate::workers::orders::{self, Built};
 use crate::workers::{RepairNeed, WORKER_LEASE};
 
 /// Attempts to commit replicas that were built.
 const COMMIT_TRIES: u32 = 4;
-/// Attempts to build a replica at a node that has others.
-const BUILD_TRIES: u32 = 8;
 /// Replicas that an order names to build from, at most.
 const SOURCES_MAX: usize = 15;
 
@@ -79,9 +79,8 @@ struct Target {
 }
 
 impl ChunkRepair {
-    /// Does what is possible for a chunk now.
+    /// Does what is possible now for a chunk that this worker has claimed.
     pub(super) async fn run(&self, chunk: ChunkId) -> Result<RepairResult, Error> {
-        let _moving = self.core.background.move_of(chunk);
         let Some(record) = self.read(chunk).await? else {
             return Ok(RepairResult { need: None, replicas: 0, outcome: RepairOutcome::Done });
         };
@@ -164,59 +163,12 @@ impl ChunkRepair {
             let others: Vec<_> =
                 sources.iter().copied().filter(|(node, _)| *node != target.node).collect();
             let replaces = target.replaces.iter().copied().filter_map(named).collect();
-            async move { self.build_at(target.node, chunk, record, &others, replaces).await }
+            async move {
+                let (what, on) = ((chunk, record), (&*self.core, &self.lease));
+                build(on, target.node, what, &others, replaces).await
+            }
         });
         join_all(builds).await.into_iter().flatten().collect()
-    }
-
-    async fn build_at(
-        &self,
-        target: NodeId,
-        chunk: ChunkId,
-        record: &Chunk,
-        sources: &[(NodeId, ReplicaRef)],
-        mut replaces: Vec<ReplicaRef>,
-    ) -> Option<Built> {
-        let (seal, generation) = (record.seal, record.generation);
-        // Again for each replica that was not expected there, one on each disk.
-        for _ in 0..BUILD_TRIES {
-            let order = BuildOrder { chunk, seal, generation, sources, replaces: &replaces };
-            let build = match orders::build(&self.core, &self.lease, target, &order).await {
-                Ok(build) => build,
-                Err(failure) => {
-                    warn!(%chunk, %target, %failure, "a replica could not be built");
-                    return None;
-                }
-            };
-            for (source, why) in build.failed {
-                warn!(%chunk, %target, %source, why, "a source of a replica failed");
-            }
-            match build.outcome? {
-                BuildOutcome::Built(built) => return Some(built),
-                BuildOutcome::Existing(found) => {
-                    if replaces.contains(&found) || !self.may_replace(chunk, found, target).await {
-                        return None;
-                    }
-                    info!(%chunk, %target, "replacing a replica that no record names");
-                    replaces.push(found);
-                }
-            }
-        }
-        None
-    }
-
-    /// Returns whether a replica that a node holds may be replaced by one that was built there: it
-    /// was left by an interrupted repair or upload, or is to be deleted.
-    async fn may_replace(&self, chunk: ChunkId, found: ReplicaRef, node: NodeId) -> bool {
-        // The record is read after the replica was found: only this worker adds replicas to it.
-        let Ok(Some(record)) = self.read(chunk).await else { return false };
-        let Ok(disks) = self.core.namespace.disks_of([&record]).await else { return false };
-        let is_found = |replica: &&Replica| {
-            let at = disks.get(replica.disk);
-            replica.stamp == found.stamp
-                && at.is_some_and(|at| (at.node, at.disk) == (node, found.disk))
-        };
-        record.replicas.iter().find(is_found).is_none_or(|replica| !replica.is_sound())
     }
 
     /// Commits the replicas built, and dooms those that they replace.
@@ -248,6 +200,8 @@ impl ChunkRepair {
                 namespace.swap_replicas(scope, chunk, generation, &receipts, doom, Some(&fence));
             match swapped.await {
                 Ok(record) => {
+                    let bytes = record.seal.length.saturating_mul(replicas);
+                    self.core.counts.moved(MoveReason::Repair, replicas, bytes);
                     let need = RepairNeed::of(&record, &cluster);
                     return Ok(RepairResult { need, replicas, outcome: RepairOutcome::Done });
                 }
@@ -341,7 +295,7 @@ impl ChunkRepair {
 }
 
 /// Returns whether a record names the replica of a receipt.
-fn names(record: &Chunk, disks: &Disks, made: &Receipt) -> bool {
+pub(in crate::workers) fn names(record: &Chunk, disks: &Disks, made: &Receipt) -> bool {
     record.replicas.iter().any(|replica| {
         let location = disks.get(replica.disk);
         replica.stamp == made.stamp
@@ -429,7 +383,7 @@ fn plan(
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use dfs_metadata::chunk_health::{Contact, NodeIntent, NodeLiveness};
     use dfs_metadata::namespace::{NodeDisk, ReplicaMark};
     use dfs_types::NodeState;
@@ -441,7 +395,8 @@ mod tests {
     use super::*;
     use crate::node_liveness::Member;
 
-    fn view(node: u128, zone: &str, state: NodeState) -> View {
+    /// Returns an Active member in this observed state.
+    pub(in crate::workers::repair) fn view(node: u128, zone: &str, state: NodeState) -> View {
         View {
             node: NodeId(node),
             member: Member {
@@ -452,6 +407,7 @@ mod tests {
                 admin_state: NodeState::Active,
                 maintenance_until: None,
                 is_leaving: false,
+                is_given_up: false,
                 registration: RegistrationNumber(1),
                 disks: Vec::new(),
             },
@@ -500,7 +456,7 @@ mod tests {
                 _ => Contact::Responsive,
             };
             let (number, id) = (DiskNumber(number), DiskId(number.into()));
-            let disk = NodeDisk { number, id, is_present: true };
+            let disk = NodeDisk::new(number, id);
             let intent =
                 NodeIntent { state: NodeState::Active, is_leaving: false, in_maintenance: false };
             let liveness = NodeLiveness { contact, ..NodeLiveness::default() };
@@ -557,7 +513,7 @@ mod tests {
         // Disk 6 belongs to node 1, too.
         let intent =
             NodeIntent { state: NodeState::Active, is_leaving: false, in_maintenance: false };
-        let disk = NodeDisk { number: DiskNumber(6), id: DiskId(6), is_present: true };
+        let disk = NodeDisk::new(DiskNumber(6), DiskId(6));
         let liveness = NodeLiveness { contact: Contact::Responsive, ..NodeLiveness::default() };
         cluster.add_node(NodeId(1), intent, &[disk], &liveness);
         let Plan { targets, .. } = plan(&bad, &active(&[1, 2, 3]), &cluster, |from, count| {

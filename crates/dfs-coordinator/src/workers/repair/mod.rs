@@ -1,10 +1,13 @@
 //! Rebuilds replicas that were lost, found bad, or missing when their file was written.
 //!
-//! The new holder of the lease reads which records are not at rest (`w/r/`), and begins. What the
-//! loss of nodes and disks requires is found by a scan over all chunks, which also counts them:
-//! once the lease is taken, and whenever a disk is lost or returns. In between, the changes of the
-//! metadata are followed, whichever coordinator makes them. While a disk is lost, repair waits for
-//! the end of the scan: the chunks with the fewest replicas come first.
+//! The new holder of the lease reads which records are not at rest (`w/r/`), and begins. A circular
+//! sweep over all chunks counts them once, and finds what the loss of nodes and disks requires: each
+//! lost disk joins where the sweep is, and is done one turn later. During that turn only chunks
+//! without a spare replica are repaired, so that they come first. In between, the changes of the
+//! metadata are followed, whichever coordinator makes them.
+//!
+//! When too many nodes are lost at once, repair is held until they return or an administrator gives
+//! them up: more likely the network is at fault than the nodes.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -24,14 +27,20 @@ use futures_util::{FutureExt, StreamExt};
 use tokio::time::{Instant, sleep};
 use tracing::{info, warn};
 
+mod brake;
 mod chunk;
+mod given_up;
 pub(crate) mod queue;
+mod sweep;
 
-pub(super) use self::chunk::is_overtaken;
 use self::chunk::{ChunkRepair, RepairOutcome, RepairResult};
+pub(super) use self::chunk::{is_overtaken, names};
+use self::given_up::GivenUpDisks;
+use self::sweep::{Joined, Sweep};
 use crate::Error;
 use crate::background::Health;
 use crate::core::Core;
+use crate::node_liveness::View;
 use crate::unreadable::UnreadableRecords;
 use crate::workers::{RepairNeed, RepairQueue};
 
@@ -50,31 +59,33 @@ pub(crate) struct Repair {
     lease: LeaseGrant,
     handle: Arc<Handle>,
     queue: RepairQueue,
-    scan: Scan,
-    /// Changes of chunks, from before the scan on.
+    /// Position in the records that are not at rest, at the beginning.
+    work: Work,
+    sweep: Sweep,
+    given_up: GivenUpDisks,
+    /// Changes of chunks, from before the count on.
     changes: Option<ChunkChanges>,
     /// Revision up to which changes were applied.
     seen: Revision,
-    /// Pages of the scan: the end and revision of each. The last one has no end.
+    /// Pages of the count: the end and revision of each. The last one has no end.
     pages: Vec<(Option<ScanCursor>, Revision)>,
-    /// Unreadable chunk records.
-    unreadable: UnreadableRecords,
+    /// Unreadable chunk records: of the last turn of the sweep, and of the present one.
+    unreadable: [UnreadableRecords; 2],
     /// The disks at the last check.
     cluster: Cluster,
     /// Disks among them whose replicas do not count.
     lost: LostDisks,
     /// Nodes that take chunks.
     takers: BTreeSet<NodeId>,
+    /// Why repair is held, if it is.
+    held: Option<String>,
     jobs: FuturesUnordered<BoxFuture<'static, Job>>,
 }
 
-enum Scan {
-    Needed,
-    /// Over the records that are not at rest.
-    Work(Option<ChunkId>),
-    /// Over all chunks.
-    After(Option<ScanCursor>),
-    Done,
+/// Progress in the records that are not at rest.
+enum Work {
+    After(Option<ChunkId>),
+    Loaded,
 }
 
 /// A finished repair.
@@ -92,96 +103,121 @@ impl Repair {
             lease,
             handle,
             queue: RepairQueue::new(WAITING_MAX),
-            scan: Scan::Needed,
+            work: Work::After(None),
+            sweep: Sweep::default(),
+            given_up: GivenUpDisks::default(),
             changes: None,
             seen: Revision::default(),
             pages: Vec::new(),
-            unreadable: UnreadableRecords::default(),
+            unreadable: Default::default(),
             cluster: Cluster::default(),
             lost: LostDisks::default(),
             takers: BTreeSet::new(),
+            held: None,
             jobs: FuturesUnordered::new(),
         }
     }
 
-    /// Updates the lost disks and the nodes that take chunks, and begins a scan if needed.
+    /// Updates the lost disks and the nodes that take chunks. Disks that were lost or returned join
+    /// the sweep.
     async fn refresh_disks(&mut self) -> Result<(), Error> {
         let now = Instant::now();
-        let (cluster, takers) = {
+        let (cluster, views, responsive) = {
             let registry = self.core.registry();
-            let views = registry.views(now);
-            let takers = views.iter().filter(|view| view.takes_chunks());
-            (registry.cluster(now), takers.map(|view| view.node).collect::<BTreeSet<_>>())
+            (registry.cluster(now), registry.views(now), registry.responsive(now))
         };
+        let takers = views.iter().filter(|view| view.takes_chunks());
+        let takers: BTreeSet<NodeId> = takers.map(|view| view.node).collect();
         if !takers.is_subset(&self.takers) {
             self.queue.wake();
         }
         self.takers = takers;
         let lost = cluster.lost();
         self.cluster = cluster;
-        let is_needed = matches!(self.scan, Scan::Needed);
-        if is_needed || lost != self.lost || self.queue.wants_scan() {
-            if lost != self.lost {
-                let unknown = lost.and_unknown;
-                info!(
-                    lost = lost.known.len(),
-                    unknown, "the set of lost disks has changed; scanning all chunks"
-                );
+        if lost != self.lost {
+            info!(
+                lost = lost.known.len(),
+                unknown = lost.and_unknown,
+                "the lost disks have changed"
+            );
+            let added: Vec<_> = lost.known.difference(&self.lost.known).copied().collect();
+            let joining = self.given_up.add(&self.core, &self.lease, &responsive, added).await?;
+            for disk in self.lost.known.difference(&lost.known) {
+                self.given_up.remove(*disk);
+                self.sweep.join(Joined::Disk(*disk));
+            }
+            self.sweep.join_disks(joining);
+            if lost.and_unknown != self.lost.and_unknown {
+                self.sweep.join(Joined::UnknownDisks);
             }
             self.lost = lost;
-            self.core.background.set_health(None);
-            self.core.background.take_reaped();
-            let changes = self.core.namespace.chunk_changes(Scope::internal()).await;
-            let changes = changes.map_err(Error::metadata("following the changes of chunks"))?;
-            self.seen = changes.from();
-            self.changes = Some(changes);
-            self.queue.restart();
-            self.pages.clear();
-            self.unreadable = UnreadableRecords::default();
-            self.scan = Scan::Work(None);
         }
+        let committed =
+            self.given_up.commit_losses(&self.core, &self.lease, &responsive, &views).await?;
+        self.sweep.join_disks(committed);
+        given_up::revive(&self.core, &self.lease, &responsive, &views).await?;
+        let is_rebuilt = |view: &View| self.given_up.is_rebuilt(view);
+        self.held = brake::reason(&views, is_rebuilt);
+        self.core.background.set_held(self.held.clone());
         Ok(())
     }
 
-    /// Loads the next records that are not at rest.
-    async fn load_work(&mut self, after: Option<ChunkId>) -> Result<(), Error> {
+    /// Lets those join the sweep that need another turn.
+    fn refresh_sweep(&mut self) {
+        if self.queue.wants_turn() && !self.sweep.has(Joined::Overflow) {
+            self.sweep.join(Joined::Overflow);
+        }
+        // Nothing is left to be built, so that the disks may be clear.
+        if self.queue.len() == 0 && !self.sweep.is_needed() {
+            let disks = self.given_up.begin_turns(Instant::now());
+            self.sweep.join_disks(disks);
+        }
+    }
+
+    /// Begins to follow the changes of chunks, and to count all chunks.
+    async fn begin(&mut self) -> Result<(), Error> {
+        let changes = self.core.namespace.chunk_changes(Scope::internal()).await;
+        let changes = changes.map_err(Error::metadata("following the changes of chunks"))?;
+        self.core.background.take_reaped();
+        self.seen = changes.from();
+        self.changes = Some(changes);
+        self.queue.restart();
+        self.pages.clear();
+        self.work = Work::After(None);
+        self.sweep.join(Joined::Count);
+        self.sweep.rewind();
+        Ok(())
+    }
+
+    /// Loads the next records that are not at rest. Returns whether there were any left.
+    async fn load_work(&mut self) -> Result<bool, Error> {
+        let Work::After(after) = self.work else { return Ok(false) };
         let limit = Namespace::PAGE_LEN_MAX;
         let page = self.core.namespace.chunks_to_repair(Scope::internal(), after, limit).await;
         let page = page.map_err(Error::metadata("reading which chunks need repair"))?;
         for (chunk, record) in page.chunks {
             self.queue.set(chunk, RepairNeed::of(&record, &self.cluster));
         }
-        self.scan = page.next.map_or(Scan::After(None), |next| Scan::Work(Some(next)));
-        Ok(())
+        self.work = page.next.map_or(Work::Loaded, |next| Work::After(Some(next)));
+        Ok(true)
     }
 
-    /// Continues a scan. Returns whether one was in progress.
-    async fn continue_scan(&mut self) -> Result<bool, Error> {
-        match std::mem::replace(&mut self.scan, Scan::Needed) {
-            Scan::Work(after) => {
-                self.load_work(after).await?;
-                Ok(true)
-            }
-            Scan::After(after) => {
-                self.scan(after).await?;
-                Ok(true)
-            }
-            scan => {
-                self.scan = scan;
-                Ok(false)
-            }
-        }
-    }
-
-    /// Loads the next chunks of the scan.
-    async fn scan(&mut self, after: Option<ScanCursor>) -> Result<(), Error> {
+    /// Reads the next page of the sweep.
+    async fn sweep_page(&mut self) -> Result<(), Error> {
         self.handle.set_detail("scanning all chunks");
         let limit = Namespace::PAGE_LEN_MAX;
-        let page = self.core.namespace.scan_chunks(Scope::internal(), after.as_ref(), limit).await;
+        let next = self.sweep.next();
+        let page = self.core.namespace.scan_chunks(Scope::internal(), next, limit).await;
         let page = page.map_err(Error::metadata("scanning all chunks"))?;
-        self.pages.push((page.next.clone(), page.revision));
+        let is_counting = self.sweep.has(Joined::Count);
+        if is_counting {
+            self.pages.push((page.next.clone(), page.revision));
+        }
         for (chunk, record) in page.chunks {
-            self.queue.count(i64::from(!record.is_tombstone()));
+            if is_counting {
+                self.queue.count(i64::from(!record.is_tombstone()));
+            }
+            self.given_up.look_in(&record);
             self.queue.set(chunk, RepairNeed::of(&record, &self.cluster));
         }
         for record in page.unreadable {
@@ -190,9 +226,20 @@ impl Repair {
                 why = record.why,
                 "a chunk record is unreadable; it is skipped"
             );
-            self.unreadable.add(record);
+            self.unreadable[1].add(record);
         }
-        self.scan = page.next.map_or(Scan::Done, |next| Scan::After(Some(next)));
+        let is_last = page.next.is_none();
+        let done = self.sweep.advance(page.next);
+        if is_last {
+            self.queue.start_turn();
+            self.unreadable =
+                [std::mem::take(&mut self.unreadable[1]), UnreadableRecords::default()];
+        }
+        for who in done {
+            if let Joined::Disk(disk) = who {
+                self.given_up.end_turn(&self.core, &self.lease, disk).await?;
+            }
+        }
         Ok(())
     }
 
@@ -205,8 +252,8 @@ impl Repair {
                 None => return,
                 Some(Ok(change)) => self.follow(change),
                 Some(Err(error)) => {
-                    warn!(%error, "the changes of chunks cannot be followed; scanning all chunks");
-                    self.scan = Scan::Needed;
+                    warn!(%error, "the changes of chunks cannot be followed; counting all chunks");
+                    self.changes = None;
                     return;
                 }
             }
@@ -219,37 +266,52 @@ impl Repair {
         let record = match record {
             Ok(record) => record,
             Err(unreadable) => {
-                self.unreadable.add(unreadable);
+                self.unreadable.iter_mut().for_each(|records| records.add(unreadable.clone()));
                 return self.queue.set(chunk, None);
             }
         };
+        if let Some(record) = &record {
+            self.given_up.look_in(record);
+        }
         let need = record.as_ref().and_then(|record| RepairNeed::of(record, &self.cluster));
         let has_passed =
             |end: &Option<ScanCursor>| end.as_ref().is_none_or(|end| end.has_passed(chunk));
         let page = self.pages.partition_point(|(end, _)| !has_passed(end));
         match self.pages.get(page) {
-            // Already covered by the scan.
+            // Already covered by the count.
             Some((_, scanned)) if revision <= *scanned => {}
             Some(_) => {
                 let is_new = |record: &Chunk| record.generation == Generation::FIRST;
                 self.queue.count(i64::from(record.as_ref().is_some_and(is_new)));
                 self.queue.set(chunk, need);
             }
-            // Chunks that the scan has not reached yet will be seen by it.
+            // Chunks that the count has not reached yet will be seen by it.
             None if self.queue.knows(chunk) => self.queue.set(chunk, need),
             None => {}
         }
     }
 
+    /// Starts repairs: in the first turn that looks for disks, only of chunks without a spare replica.
     fn start_jobs(&mut self) {
+        if self.held.is_some() {
+            return;
+        }
         let core = &self.core;
+        let sole_only = self.sweep.is_first_turn();
         while self.jobs.len() < core.settings.repair_concurrency {
-            let Some((chunk, before)) = self.queue.take(Instant::now()) else { return };
+            let now = Instant::now();
+            let Some((chunk, before)) = self.queue.take(now, sole_only) else { return };
+            // Being moved, which may be all it needs.
+            let Some(claim) = core.background.claim(chunk) else {
+                self.queue.finish(chunk, Some(before), now + REST);
+                continue;
+            };
             let (lease, handle) = (self.lease, self.handle.clone());
             let repair = ChunkRepair { core: core.clone(), lease, handle };
             let id = RequestId::random(&*core.random);
             let job = in_request(id, async move {
                 let result = repair.run(chunk).await;
+                drop(claim);
                 Job { chunk, before, result }
             });
             self.jobs.push(job.boxed());
@@ -279,16 +341,25 @@ impl Repair {
         }
     }
 
-    /// Publishes the health of chunks.
+    /// Publishes the health of chunks, as far as it is known.
     fn publish(&self) {
         self.handle.set_queued(self.queue.len() as u64);
         let missing = self.queue.counts().missing;
-        self.handle.set_detail(detail(self.jobs.len(), self.queue.len(), missing));
-        self.core.background.set_health(Some(Health {
+        match &self.held {
+            Some(why) => self.handle.set_detail(why.clone()),
+            None if self.sweep.is_needed() => {}
+            None => {
+                self.handle.set_detail(detail(self.jobs.len(), self.queue.len(), missing));
+            }
+        }
+        let is_unknown = matches!(self.work, Work::After(_))
+            || self.sweep.has(Joined::Count)
+            || self.sweep.has_disks();
+        self.core.background.set_health((!is_unknown).then(|| Health {
             counts: self.queue.counts(),
             repairing: self.queue.busy() as u64,
             lost: self.lost.clone(),
-            unreadable: self.unreadable.clone(),
+            unreadable: self.unreadable[0].clone(),
             seen: self.seen,
         }));
     }
@@ -296,24 +367,26 @@ impl Repair {
     /// Follows the chunks, and repairs unless it is `paused`. Repairs in flight finish in any case.
     async fn advance(&mut self, is_paused: bool) -> Result<Next, Error> {
         self.refresh_disks().await?;
+        if self.changes.is_none() {
+            self.begin().await?;
+        }
         self.take_changes();
-        if self.continue_scan().await? {
-            // With no disk lost, the records that are not at rest are all there is to repair.
-            if !is_paused && self.lost.is_empty() && matches!(self.scan, Scan::After(_)) {
-                self.start_jobs();
-            }
+        self.refresh_sweep();
+        let is_loading = self.load_work().await?;
+        if !is_loading && self.sweep.is_needed() {
+            self.sweep_page().await?;
+        }
+        let is_busy = is_loading || self.sweep.is_needed();
+        if !is_paused && !is_loading {
+            self.start_jobs();
+        }
+        self.publish();
+        if is_busy {
             while let Some(Some(job)) = self.jobs.next().now_or_never() {
                 self.ended(job)?;
             }
             return Ok(Next::Again);
         }
-        if matches!(self.scan, Scan::Needed) {
-            return Ok(Next::Again);
-        }
-        if !is_paused {
-            self.start_jobs();
-        }
-        self.publish();
         let Self { jobs, changes, .. } = self;
         let changed = async {
             match changes {
@@ -326,7 +399,7 @@ impl Repair {
             Some(job) = jobs.next() => self.ended(job)?,
             change = changed => match change {
                 Ok(change) => self.follow(change),
-                Err(_) => self.scan = Scan::Needed,
+                Err(_) => self.changes = None,
             },
             () = sleep(self.core.settings.heartbeat_interval()) => {}
         }

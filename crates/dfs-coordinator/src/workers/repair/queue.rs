@@ -38,6 +38,11 @@ impl RepairNeed {
         self.urgency.0 < 0
     }
 
+    /// Returns whether the loss of one more replica would lose data.
+    fn has_no_spare(self) -> bool {
+        self.urgency.0 <= 0
+    }
+
     /// Returns whether no replica is lacking.
     pub(crate) fn is_complete(self) -> bool {
         self.lacks == 0
@@ -51,13 +56,16 @@ impl RepairNeed {
 
 /// Chunks that need repair, fewest good replicas first.
 ///
-/// Bounded: chunks that do not fit are counted, and found again by another scan once there is room.
-/// Chunks without any replica to read, which cannot be repaired, are kept apart, so that any number
-/// of them does not delay others.
+/// Bounded: the least urgent ones that do not fit are only counted, and found again by another turn
+/// of the sweep once there is room. Chunks without any replica to read, which cannot be repaired,
+/// are kept apart, so that any number of them does not delay others.
 #[derive(Debug)]
 pub(crate) struct RepairQueue {
     capacity: usize,
+    /// Counts of the chunks kept here, and of all chunks.
     counts: ReplicationCounts,
+    /// Counts of those that did not fit in the present turn of the sweep, and in the last one.
+    overflow: [ReplicationCounts; 2],
     abnormal: BTreeMap<ChunkId, RepairNeed>,
     /// Chunks without any replica to read.
     missing: BTreeMap<ChunkId, RepairNeed>,
@@ -66,7 +74,6 @@ pub(crate) struct RepairQueue {
     resting: BTreeSet<(Instant, ChunkId)>,
     rests_until: BTreeMap<ChunkId, Instant>,
     busy: BTreeSet<ChunkId>,
-    has_overflowed: bool,
 }
 
 impl RepairQueue {
@@ -74,20 +81,25 @@ impl RepairQueue {
         Self {
             capacity,
             counts: ReplicationCounts::default(),
+            overflow: [ReplicationCounts::default(); 2],
             abnormal: BTreeMap::new(),
             missing: BTreeMap::new(),
             ready: BTreeSet::new(),
             resting: BTreeSet::new(),
             rests_until: BTreeMap::new(),
             busy: BTreeSet::new(),
-            has_overflowed: false,
         }
     }
 
-    /// Clears everything but the chunks in repair, at the start of a scan.
+    /// Clears everything but the chunks in repair, before all chunks are counted.
     pub(crate) fn restart(&mut self) {
         let busy = std::mem::take(&mut self.busy);
         *self = Self { busy, ..Self::new(self.capacity) };
+    }
+
+    /// Notes that the sweep starts another turn, which finds what did not fit again.
+    pub(crate) fn start_turn(&mut self) {
+        self.overflow = [ReplicationCounts::default(), self.overflow[0]];
     }
 
     /// Ends all pauses, after a change that may help.
@@ -100,8 +112,17 @@ impl RepairQueue {
         }
     }
 
+    /// Returns the numbers of chunks. While more need repair than fit, those that do not are
+    /// counted as of the last whole turn.
     pub(crate) fn counts(&self) -> ReplicationCounts {
-        self.counts
+        let [now, before] = &self.overflow;
+        let sum = |of: fn(&ReplicationCounts) -> u64| of(&self.counts) + of(now).max(of(before));
+        ReplicationCounts {
+            chunks: self.counts.chunks,
+            under_replicated: sum(|counts| counts.under_replicated),
+            missing: sum(|counts| counts.missing),
+            bad_replicas: sum(|counts| counts.bad_replicas),
+        }
     }
 
     /// Returns how many chunks are queued or in repair.
@@ -115,8 +136,9 @@ impl RepairQueue {
     }
 
     /// Returns whether chunks that did not fit would fit now.
-    pub(crate) fn wants_scan(&self) -> bool {
-        self.has_overflowed && self.abnormal.len() < self.capacity / 2
+    pub(crate) fn wants_turn(&self) -> bool {
+        let has_overflowed = self.overflow.iter().any(|counts| counts.under_replicated > 0);
+        has_overflowed && self.abnormal.len() < self.capacity / 2
     }
 
     /// Returns whether the chunk is queued or missing.
@@ -132,31 +154,48 @@ impl RepairQueue {
     /// Updates what a chunk needs; `None` when it is gone.
     pub(crate) fn set(&mut self, chunk: ChunkId, need: Option<RepairNeed>) {
         if let Some(old) = self.abnormal.remove(&chunk).or_else(|| self.missing.remove(&chunk)) {
-            self.count_need(old, -1);
+            count_need(&mut self.counts, old, -1);
             self.ready.remove(&(old, chunk));
         }
         let Some(need) = need.filter(|need| !need.needs_nothing()) else {
             return;
         };
-        self.count_need(need, 1);
         if need.is_missing() && !need.is_scattered {
             if self.missing.len() < self.capacity {
                 self.missing.insert(chunk, need);
+                count_need(&mut self.counts, need, 1);
+            } else {
+                count_need(&mut self.overflow[0], need, 1);
             }
             return;
         }
-        if self.abnormal.len() >= self.capacity {
-            self.has_overflowed = true;
+        if self.abnormal.len() >= self.capacity && !self.evict_for(need) {
+            count_need(&mut self.overflow[0], need, 1);
             return;
         }
         self.abnormal.insert(chunk, need);
+        count_need(&mut self.counts, need, 1);
         if !self.busy.contains(&chunk) && !self.rests_until.contains_key(&chunk) {
             self.enqueue(chunk, need);
         }
     }
 
-    /// Takes the most urgent chunk; it is busy until [`Self::finish`].
-    pub(crate) fn take(&mut self, now: Instant) -> Option<(ChunkId, RepairNeed)> {
+    /// Makes room for a need by dropping one that is less urgent. Returns whether there was one.
+    fn evict_for(&mut self, need: RepairNeed) -> bool {
+        let Some((last, chunk)) = self.ready.last().copied().filter(|(last, _)| *last > need)
+        else {
+            return false;
+        };
+        self.ready.remove(&(last, chunk));
+        self.abnormal.remove(&chunk);
+        count_need(&mut self.counts, last, -1);
+        count_need(&mut self.overflow[0], last, 1);
+        true
+    }
+
+    /// Takes the most urgent chunk, with `sole_only` only one without a spare replica; it is busy
+    /// until [`Self::finish`].
+    pub(crate) fn take(&mut self, now: Instant, sole_only: bool) -> Option<(ChunkId, RepairNeed)> {
         while let Some((until, chunk)) = self.resting.first().copied().filter(|(at, _)| *at <= now)
         {
             self.resting.remove(&(until, chunk));
@@ -164,6 +203,10 @@ impl RepairQueue {
             if let Some(need) = self.abnormal.get(&chunk).copied() {
                 self.enqueue(chunk, need);
             }
+        }
+        let (need, _) = self.ready.first()?;
+        if sole_only && !need.has_no_spare() {
+            return None;
         }
         let (need, chunk) = self.ready.pop_first()?;
         self.busy.insert(chunk);
@@ -185,18 +228,18 @@ impl RepairQueue {
     fn enqueue(&mut self, chunk: ChunkId, need: RepairNeed) {
         self.ready.insert((need, chunk));
     }
+}
 
-    fn count_need(&mut self, need: RepairNeed, sign: i64) {
-        let add = |count: &mut u64, of: u64| {
-            *count = count.saturating_add_signed(sign * of as i64);
-        };
-        if need.is_missing() {
-            add(&mut self.counts.missing, 1);
-        } else if !need.is_complete() {
-            add(&mut self.counts.under_replicated, 1);
-        }
-        add(&mut self.counts.bad_replicas, u64::from(need.bad));
+fn count_need(counts: &mut ReplicationCounts, need: RepairNeed, sign: i64) {
+    let add = |count: &mut u64, of: u64| {
+        *count = count.saturating_add_signed(sign * of as i64);
+    };
+    if need.is_missing() {
+        add(&mut counts.missing, 1);
+    } else if !need.is_complete() {
+        add(&mut counts.under_replicated, 1);
     }
+    add(&mut counts.bad_replicas, u64::from(need.bad));
 }
 
 #[cfg(test)]
@@ -222,7 +265,7 @@ mod tests {
             queue.set(ChunkId(id), Some(need(good, 0)));
         }
         let mut order = Vec::new();
-        while let Some((chunk, _)) = queue.take(now) {
+        while let Some((chunk, _)) = queue.take(now, false) {
             order.push(chunk.0);
         }
         assert_eq!(order, [3, 1, 5], "one without a good replica is never taken");
@@ -236,8 +279,8 @@ mod tests {
         queue.set(ChunkId(1), Some(RepairNeed { is_scattered: true, ..need(0, 3) }));
         queue.set(ChunkId(2), Some(need(2, 1)));
         assert_eq!(queue.counts().missing, 1);
-        assert_eq!(queue.take(now).map(|(chunk, _)| chunk), Some(ChunkId(2)));
-        assert_eq!(queue.take(now).map(|(chunk, _)| chunk), Some(ChunkId(1)));
+        assert_eq!(queue.take(now, false).map(|(chunk, _)| chunk), Some(ChunkId(2)));
+        assert_eq!(queue.take(now, false).map(|(chunk, _)| chunk), Some(ChunkId(1)));
     }
 
     #[test]
@@ -268,47 +311,71 @@ mod tests {
         let later = now + Duration::from_secs(5);
         let mut queue = RepairQueue::new(10);
         queue.set(ChunkId(1), Some(need(2, 0)));
-        assert!(queue.take(now).is_some());
+        assert!(queue.take(now, false).is_some());
         queue.set(ChunkId(1), Some(need(1, 0)));
-        assert_eq!(queue.take(now), None);
+        assert_eq!(queue.take(now, false), None);
         queue.finish(ChunkId(1), Some(need(1, 0)), later);
         queue.set(ChunkId(1), Some(need(1, 1)));
-        assert_eq!(queue.take(now), None);
-        assert_eq!(queue.take(later).unwrap().1, need(1, 1));
+        assert_eq!(queue.take(now, false), None);
+        assert_eq!(queue.take(later, false).unwrap().1, need(1, 1));
         queue.finish(ChunkId(1), Some(need(3, 0)), later);
-        assert_eq!(queue.take(later), None);
+        assert_eq!(queue.take(later, false), None);
     }
 
     #[test]
-    fn changes_end_pauses_and_scans_keep_chunks_in_repair() {
+    fn changes_end_pauses_and_a_new_count_keeps_chunks_in_repair() {
         let now = Instant::now();
         let later = now + Duration::from_secs(5);
         let mut queue = RepairQueue::new(10);
         queue.set(ChunkId(1), Some(need(2, 0)));
-        queue.take(now).unwrap();
+        queue.take(now, false).unwrap();
         queue.finish(ChunkId(1), Some(need(2, 0)), later);
-        assert_eq!(queue.take(now), None);
+        assert_eq!(queue.take(now, false), None);
         queue.wake();
-        assert!(queue.take(now).is_some());
+        assert!(queue.take(now, false).is_some());
+        queue.set(ChunkId(2), Some(need(0, 0)));
         queue.restart();
+        assert_eq!(queue.counts().missing, 0, "it may have been deleted meanwhile");
         queue.set(ChunkId(1), Some(need(2, 0)));
-        assert_eq!((queue.take(now), queue.busy(), queue.len()), (None, 1, 1));
+        assert_eq!((queue.take(now, false), queue.busy(), queue.len()), (None, 1, 1));
     }
 
     #[test]
-    fn overflow_is_counted_and_requests_a_scan() {
+    fn overflow_is_counted_and_requests_a_turn() {
         let now = Instant::now();
         let mut queue = RepairQueue::new(4);
         for id in 0..10 {
             queue.set(ChunkId(id), Some(need(2, 0)));
         }
         assert_eq!((queue.len(), queue.counts().under_replicated), (4, 10));
-        assert!(!queue.wants_scan());
+        assert!(!queue.wants_turn());
         for _ in 0..3 {
-            let (chunk, _) = queue.take(now).unwrap();
+            let (chunk, _) = queue.take(now, false).unwrap();
             queue.finish(chunk, Some(need(3, 0)), now);
         }
-        assert!(queue.wants_scan());
+        assert!(queue.wants_turn());
+        // The turn finds them again: they are not counted twice.
+        queue.start_turn();
+        for id in 4..10 {
+            queue.set(ChunkId(id), Some(need(2, 0)));
+        }
+        queue.start_turn();
+        assert_eq!((queue.len(), queue.counts().under_replicated), (4, 7));
+        queue.start_turn();
+        assert_eq!(queue.counts().under_replicated, 4);
+    }
+
+    #[test]
+    fn urgent_chunk_takes_the_place_of_another_one_in_a_full_queue() {
+        let now = Instant::now();
+        let mut queue = RepairQueue::new(2);
+        for (id, good) in [(1, 2), (2, 2), (3, 1)] {
+            queue.set(ChunkId(id), Some(need(good, 0)));
+        }
+        assert_eq!((queue.len(), queue.counts().under_replicated), (2, 3));
+        assert_eq!(queue.take(now, true).map(|(chunk, _)| chunk), Some(ChunkId(3)));
+        assert_eq!(queue.take(now, true), None, "the others have a spare replica");
+        assert!(queue.take(now, false).is_some());
     }
 
     #[test]
@@ -320,10 +387,10 @@ mod tests {
         }
         queue.set(ChunkId(10), Some(need(1, 0)));
         assert_eq!((queue.counts().missing, queue.counts().under_replicated), (10, 1));
-        assert_eq!(queue.take(now).map(|(chunk, _)| chunk), Some(ChunkId(10)));
+        assert_eq!(queue.take(now, false).map(|(chunk, _)| chunk), Some(ChunkId(10)));
         // One comes back.
         queue.set(ChunkId(1), Some(need(2, 0)));
-        assert_eq!(queue.take(now).map(|(chunk, _)| chunk), Some(ChunkId(1)));
-        assert_eq!((queue.counts().missing, queue.wants_scan()), (9, false));
+        assert_eq!(queue.take(now, false).map(|(chunk, _)| chunk), Some(ChunkId(1)));
+        assert_eq!((queue.counts().missing, queue.wants_turn()), (9, false));
     }
 }

@@ -106,7 +106,7 @@ async fn disk_numbers_are_kept_and_never_reused() {
     let namespace = &fixture.namespace;
     let disks = async |node: u128| {
         let stored = namespace.node(Scope::internal(), NodeId(node)).await.unwrap().unwrap();
-        let shown = stored.disks.iter().map(|it| (it.number.0, it.id.0, it.is_present));
+        let shown = stored.disks.iter().map(|it| (it.number.0, it.id.0, it.is_present()));
         shown.collect::<Vec<_>>()
     };
     assert_eq!(disks(1).await, [(1, 1, true)]);
@@ -314,7 +314,7 @@ fn cluster(silent: &[u128]) -> Cluster {
     let mut cluster = Cluster::default();
     for node in 1..=4 {
         let contact = if silent.contains(&node) { Contact::Silent } else { Contact::Responsive };
-        let disk = NodeDisk { number: DiskNumber(node as u32), id: DiskId(node), is_present: true };
+        let disk = NodeDisk::new(DiskNumber(node as u32), DiskId(node));
         let intent =
             NodeIntent { state: NodeState::Active, is_leaving: false, in_maintenance: false };
         let liveness = NodeLiveness { contact, ..NodeLiveness::default() };

@@ -25,6 +25,32 @@ fn all_heard() -> Liveness {
     except(&[], Contact::Responsive)
 }
 
+/// Returns the result of a scan, the slow model of the check.
+pub(super) async fn scanned(
+    namespace: &Namespace,
+    nodes: &BTreeSet<NodeId>,
+    liveness: &Liveness,
+) -> Safety {
+    let mut scan = namespace.begin_safety_scan(Scope::internal(), nodes, liveness).await.unwrap();
+    loop {
+        if let Some(safety) = namespace.continue_safety_scan(&mut scan).await.unwrap() {
+            return safety;
+        }
+    }
+}
+
+/// Returns the result of a whole scan.
+pub(super) async fn scan_holdings(
+    namespace: &Namespace,
+    node: NodeId,
+    liveness: &Liveness,
+) -> Holdings {
+    let scan = namespace.begin_holdings_scan(Scope::internal(), node, liveness).await;
+    let mut scan = scan.unwrap();
+    while !namespace.continue_holdings_scan(&mut scan).await.unwrap() {}
+    namespace.end_holdings_scan(scan, liveness).await.unwrap().expect("no disk was lost")
+}
+
 impl Fixture {
     async fn mark_bad(&self, chunk: ChunkId, node: u128) {
         let replica = ReplicaRef { chunk, part: Part::WHOLE, disk: DiskId(node), stamp: Stamp(1) };
@@ -36,7 +62,7 @@ impl Fixture {
 
     async fn safety(&self, nodes: &[u128]) -> Safety {
         let nodes: BTreeSet<NodeId> = nodes.iter().copied().map(NodeId).collect();
-        self.namespace.safe_to_stop(Scope::internal(), &nodes, &all_heard()).await.unwrap()
+        scanned(&self.namespace, &nodes, &all_heard()).await
     }
 
     /// Returns how many chunks would be below their required replicas, and how many unreadable.
@@ -70,7 +96,7 @@ impl Fixture {
 
     async fn leave(&self, node: u128) -> Holdings {
         self.namespace.set_leaving(Scope::internal(), NodeId(node), true).await.unwrap();
-        self.namespace.holdings(Scope::internal(), NodeId(node), &all_heard()).await.unwrap()
+        scan_holdings(&self.namespace, NodeId(node), &all_heard()).await
     }
 }
 
@@ -166,7 +192,7 @@ async fn nodes_may_stop_while_chunks_keep_min_write_replicas() {
     assert_eq!(safety.example, Some(Shortfall { chunk: three, left: 1, needed: 2 }));
     let nodes = BTreeSet::from([NodeId(1)]);
     let silent = except(&[2], Contact::Silent);
-    let safety = fixture.namespace.safe_to_stop(Scope::internal(), &nodes, &silent).await.unwrap();
+    let safety = scanned(&fixture.namespace, &nodes, &silent).await;
     assert_eq!(
         (safety.chunks_below, safety.chunks_unreadable),
         (2, 1),
@@ -175,7 +201,7 @@ async fn nodes_may_stop_while_chunks_keep_min_write_replicas() {
     // Chunks without a replica there are not affected.
     let nodes = BTreeSet::from([NodeId(4)]);
     let silent = except(&[1, 2, 3], Contact::Silent);
-    let safety = fixture.namespace.safe_to_stop(Scope::internal(), &nodes, &silent).await.unwrap();
+    let safety = scanned(&fixture.namespace, &nodes, &silent).await;
     assert!(safety.is_safe(), "{safety:?}");
     // Only the deletion of replicas is left.
     for file in ["/one", "/two", "/three"] {
@@ -288,7 +314,7 @@ async fn concurrent_safe_stop_requests_grant_only_one() {
 async fn node_is_removed_only_if_nothing_reached_it_since_the_scan() {
     let mut fixture = Fixture::new().await;
     let node = NodeId(1);
-    let before = fixture.namespace.holdings(Scope::internal(), node, &all_heard()).await.unwrap();
+    let before = scan_holdings(&fixture.namespace, node, &all_heard()).await;
     assert!(
         !fixture.namespace.remove_node(Scope::internal(), &before).await.unwrap(),
         "the node was not leaving"
@@ -317,7 +343,7 @@ async fn node_is_removed_only_if_nothing_reached_it_since_the_scan() {
     assert!(!fixture.namespace.remove_node(Scope::internal(), &holdings).await.unwrap());
     fixture.namespace.set_leaving(Scope::internal(), node, true).await.unwrap();
     fixture.namespace.set_leaving(Scope::internal(), node, false).await.unwrap();
-    let holdings = fixture.namespace.holdings(Scope::internal(), node, &all_heard()).await.unwrap();
+    let holdings = scan_holdings(&fixture.namespace, node, &all_heard()).await;
     assert!(
         !fixture.namespace.remove_node(Scope::internal(), &holdings).await.unwrap(),
         "the node stays"
@@ -339,23 +365,45 @@ async fn holdings_report_the_last_good_replica() {
     let bad_there = fixture.put_on("/bad there", &[1, 3]).await;
     fixture.mark_bad(bad_there, 1).await;
     let found = |holdings: Holdings| (holdings.chunks, holdings.sole, holdings.example);
-    let holdings =
-        fixture.namespace.holdings(Scope::internal(), NodeId(1), &all_heard()).await.unwrap();
+    let holdings = scan_holdings(&fixture.namespace, NodeId(1), &all_heard()).await;
     assert_eq!(found(holdings), (3, 1, Some(sole)));
     let lost = except(&[2], Contact::Lost);
-    let holdings = fixture.namespace.holdings(Scope::internal(), NodeId(1), &lost).await.unwrap();
+    let holdings = scan_holdings(&fixture.namespace, NodeId(1), &lost).await;
     assert_eq!(found(holdings), (3, 2, Some(sole.min(shared))), "node 2 is lost");
     fixture.mark_bad(shared, 2).await;
-    let holdings =
-        fixture.namespace.holdings(Scope::internal(), NodeId(1), &all_heard()).await.unwrap();
+    let holdings = scan_holdings(&fixture.namespace, NodeId(1), &all_heard()).await;
     assert_eq!(found(holdings), (3, 2, Some(sole.min(shared))));
     for file in ["/sole", "/shared", "/bad there"] {
         fixture.delete(file, false, true).await.unwrap();
     }
     fixture.reap(true).await;
-    let holdings =
-        fixture.namespace.holdings(Scope::internal(), NodeId(1), &all_heard()).await.unwrap();
+    let holdings = scan_holdings(&fixture.namespace, NodeId(1), &all_heard()).await;
     assert_eq!(found(holdings), (0, 0, None), "all are waiting for deletion");
+}
+
+#[tokio::test]
+async fn changes_during_a_scan_of_holdings_are_found_at_its_end() {
+    let mut fixture = Fixture::new().await;
+    let (scope, node) = (Scope::internal(), NodeId(1));
+    let chunk = fixture.put_on("/f", &[1, 2]).await;
+    let namespace = &fixture.namespace;
+    let passed = async || {
+        let scan = namespace.begin_holdings_scan(scope, node, &all_heard()).await;
+        let mut scan = scan.unwrap();
+        while !namespace.continue_holdings_scan(&mut scan).await.unwrap() {}
+        scan
+    };
+    let quiet = namespace.end_holdings_scan(passed().await, &all_heard()).await.unwrap();
+    assert_eq!(quiet.map(|holdings| (holdings.chunks, holdings.sole)), Some((1, 0)));
+    // The other replica's node is lost.
+    let lost = except(&[2], Contact::Lost);
+    let decided = namespace.end_holdings_scan(passed().await, &lost).await.unwrap();
+    assert_eq!(decided, None, "another scan has to decide");
+    // The other replica is found bad.
+    let scan = passed().await;
+    fixture.mark_bad(chunk, 2).await;
+    let found = namespace.end_holdings_scan(scan, &all_heard()).await.unwrap().unwrap();
+    assert_eq!((found.chunks, found.sole, found.example), (1, 1, Some(chunk)));
 }
 
 /// F4: two coordinators with different views, each counting on the node that the other removes.
@@ -369,11 +417,124 @@ async fn f04_two_nodes_counting_on_each_other_are_not_both_removed() {
         namespace.set_leaving(scope, NodeId(node), true).await.unwrap();
     }
     let seen_by = |lost| except(&[lost], Contact::Lost);
-    let first = namespace.holdings(scope, NodeId(1), &seen_by(1)).await.unwrap();
-    let second = namespace.holdings(scope, NodeId(2), &seen_by(2)).await.unwrap();
+    let first = scan_holdings(namespace, NodeId(1), &seen_by(1)).await;
+    let second = scan_holdings(namespace, NodeId(2), &seen_by(2)).await;
     assert_eq!((first.sole, second.sole), (0, 0), "each counts on the other node");
     assert!(namespace.remove_node(scope, &first).await.unwrap());
     assert!(!namespace.remove_node(scope, &second).await.unwrap(), "the last replica is on it");
-    let again = namespace.holdings(scope, NodeId(2), &seen_by(2)).await.unwrap();
+    let again = scan_holdings(namespace, NodeId(2), &seen_by(2)).await;
     assert_eq!((again.sole, again.example), (1, Some(chunk)));
+}
+
+#[tokio::test]
+async fn drain_goes_from_active_to_drained_and_back() {
+    let fixture = Fixture::new().await;
+    let (namespace, scope, node) = (&fixture.namespace, Scope::internal(), NodeId(1));
+    for _ in 0..2 {
+        assert_eq!(namespace.drain(scope, node).await.unwrap().state, NodeState::Draining);
+    }
+    let (_, version) = namespace.node_versioned(scope, node).await.unwrap().unwrap();
+    assert_eq!(namespace.undrain(scope, node).await.unwrap().state, NodeState::Active);
+    namespace.drain(scope, node).await.unwrap();
+    let stale = namespace.set_emptied(scope, node, version, Emptied::Node, None).await;
+    assert_eq!(stale.unwrap(), None, "the node was in use meanwhile");
+    let (_, version) = namespace.node_versioned(scope, node).await.unwrap().unwrap();
+    let drained = namespace.set_emptied(scope, node, version, Emptied::Node, None).await;
+    assert_eq!(drained.unwrap().unwrap().state, NodeState::Drained);
+    assert_eq!(namespace.drain(scope, node).await.unwrap().state, NodeState::Drained);
+    assert_eq!(namespace.undrain(scope, node).await.unwrap().state, NodeState::Active);
+    let new = NodeId(50);
+    namespace.register(scope, &registration(new, 0), false).await.unwrap();
+    assert_eq!(code(namespace.drain(scope, new).await), ErrorCode::InvalidArgument);
+    assert_eq!(code(namespace.drain(scope, NodeId(51)).await), ErrorCode::NotFound);
+}
+
+#[tokio::test]
+async fn receipts_of_drained_nodes_and_of_disks_given_up_do_not_count() {
+    let mut fixture = Fixture::new().await;
+    let scope = Scope::internal();
+    let replication = Replication { factor: 3, min_write: Some(3) };
+    fixture.namespace.set_replication(scope, replication).await.unwrap();
+    fixture.candidates.retain(|candidate| candidate.node.0 <= 3);
+    for (number, give_up) in [false, true].into_iter().enumerate() {
+        let namespace = &fixture.namespace;
+        let plan = fixture.plan(&format!("/{number}"), CHUNK).await.unwrap();
+        let node = NodeId(3);
+        if give_up {
+            let lost =
+                namespace.set_disks_lost(scope, node, &[DiskId(3)], true, None).await.unwrap();
+            assert_eq!(lost.disks[0].state, NodeDiskState::Lost);
+        } else {
+            namespace.drain(scope, node).await.unwrap();
+            let (_, version) = namespace.node_versioned(scope, node).await.unwrap().unwrap();
+            namespace.set_emptied(scope, node, version, Emptied::Node, None).await.unwrap();
+        }
+        let refused = namespace.confirm(scope, &fixture.confirm_of(&plan), None).await;
+        assert!(refused.is_err(), "{refused:?}");
+        namespace.undrain(scope, node).await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn retiring_disk_can_be_used_again() {
+    let fixture = Fixture::new().await;
+    let (namespace, scope, node) = (&fixture.namespace, Scope::internal(), NodeId(1));
+    let disk = DiskId(1);
+    let retired = namespace.set_retiring(scope, node, disk, true).await.unwrap();
+    assert!(retired.disks[0].is_retiring && retired.disks[0].is_present());
+    let (_, version) = namespace.node_versioned(scope, node).await.unwrap().unwrap();
+    let emptied = namespace.set_emptied(scope, node, version, Emptied::Disks(&[disk]), None).await;
+    assert_eq!(emptied.unwrap().unwrap().disks[0].state, NodeDiskState::Clear);
+    let used = namespace.set_retiring(scope, node, disk, false).await.unwrap();
+    assert!(!used.disks[0].is_retiring && used.disks[0].is_present());
+    let unknown = namespace.set_retiring(scope, node, DiskId(99), true).await;
+    assert!(matches!(unknown, Err(Error::UnknownDisk { .. })));
+}
+
+/// Whatever the cluster is like, a check without a scan never says yes where a scan says no, and
+/// decides whenever no other node is away.
+#[tokio::test]
+async fn safe_to_stop_without_a_scan_never_says_yes_where_a_scan_says_no() {
+    let (mut decided, mut refused) = (0, 0);
+    for seed in 0..60 {
+        let random = dfs_types::SeededRandom::new(seed);
+        let mut fixture = Fixture::new().await;
+        for number in 0..8 {
+            let mut nodes: Vec<u128> = (1..=4).collect();
+            for _ in 0..random.below(3) {
+                nodes.remove(random.below(nodes.len() as u64) as usize);
+            }
+            let chunk = fixture.put_on(&format!("/{number}"), &nodes).await;
+            if random.below(4) == 0 {
+                fixture.mark_bad(chunk, nodes[random.below(nodes.len() as u64) as usize]).await;
+            }
+        }
+        let replication = Replication { factor: 3, min_write: None };
+        fixture.namespace.set_replication(Scope::internal(), replication).await.unwrap();
+        let contact = [Contact::Silent, Contact::Lost][random.below(2) as usize];
+        let silent =
+            if random.below(3) == 0 { vec![1 + u128::from(random.below(4))] } else { vec![] };
+        let liveness = except(&silent, contact);
+        if random.below(5) == 0 {
+            fixture.namespace.drain(Scope::internal(), NodeId(2)).await.unwrap();
+        }
+        for node in 1..=4 {
+            let nodes = BTreeSet::from([NodeId(node)]);
+            let quick = fixture.namespace.safe_to_stop(Scope::internal(), &nodes, &liveness).await;
+            let slow = scanned(&fixture.namespace, &nodes, &liveness).await;
+            let is_alone = silent.iter().all(|silent| *silent == node);
+            let Some(quick) = quick.unwrap() else {
+                assert!(!is_alone, "seed {seed}: undecided");
+                continue;
+            };
+            assert!(is_alone, "seed {seed}: another node is away");
+            assert_eq!(quick.is_safe(), slow.is_safe(), "seed {seed} node {node}: {slow:?}");
+            assert_eq!(quick.chunks_below, slow.chunks_below, "seed {seed} node {node}");
+            (decided, refused) = (decided + 1, refused + u64::from(!quick.is_safe()));
+        }
+        let both = BTreeSet::from([NodeId(1), NodeId(2)]);
+        let quick = fixture.namespace.safe_to_stop(Scope::internal(), &both, &liveness).await;
+        assert_eq!(quick.unwrap(), None, "two nodes at once take a scan");
+    }
+    assert!(decided > 100 && refused > 10, "{decided} {refused}");
 }

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use dfs_types::{ChunkId, InodeId};
 
+use super::node_intent::{scan_holdings, scanned};
 use super::*;
 use crate::chunk_health::{Contact, NodeLiveness};
 use crate::engine::{Commit, Engine, Write};
@@ -35,7 +36,7 @@ async fn unreadable_chunk_record_blocks_safe_to_stop() {
     }
     let damaged = fixture.chunk_of("/b").await;
     let nodes = BTreeSet::from([NodeId(1)]);
-    assert!(namespace.safe_to_stop(scope, &nodes, &all_heard()).await.unwrap().is_safe());
+    assert!(scanned(namespace, &nodes, &all_heard()).await.is_safe());
     let key = ChunkKey::record(damaged);
     fixture.damage(&key).await;
     fixture.damage(b"k/what is this").await;
@@ -43,12 +44,18 @@ async fn unreadable_chunk_record_blocks_safe_to_stop() {
     assert_eq!((page.chunks.len(), page.unreadable.len()), (2, 2));
     let named = |of: &[Unreadable]| of.iter().any(|found| found.key == keys::show(&key));
     assert!(named(&page.unreadable), "{:?}", page.unreadable);
-    let safety = namespace.safe_to_stop(scope, &nodes, &all_heard()).await.unwrap();
+    let safety = scanned(namespace, &nodes, &all_heard()).await;
     assert_eq!((safety.chunks_below, safety.unknown.count), (0, 2));
     assert!(!safety.is_safe(), "their contents are unknown");
-    let holdings = namespace.holdings(scope, NodeId(4), &all_heard()).await.unwrap();
+    // That they are at rest says that any one node can be spared.
+    let at_rest = namespace.safe_to_stop(scope, &nodes, &all_heard()).await.unwrap().unwrap();
+    assert!(at_rest.is_safe());
+    let holdings = scan_holdings(namespace, NodeId(4), &all_heard()).await;
     assert_eq!((holdings.chunks, holdings.unknown.count), (0, 2));
     assert!(holdings.unknown.example.is_some());
+    fixture.damage(&ChunkKey::repair(damaged)).await;
+    let at_work = namespace.safe_to_stop(scope, &nodes, &all_heard()).await;
+    assert!(!matches!(at_work, Ok(Some(safety)) if safety.is_safe()));
 }
 
 #[tokio::test]
@@ -58,8 +65,8 @@ async fn unreadable_node_record_is_skipped_and_its_replicas_do_not_count() {
     fixture.put("/f", CHUNK).await.unwrap();
     let nodes = BTreeSet::from([NodeId(1)]);
     let heard = all_heard();
-    assert!(namespace.safe_to_stop(scope, &nodes, &heard).await.unwrap().is_safe());
-    let sole = async || namespace.holdings(scope, NodeId(1), &heard).await.unwrap().sole;
+    assert!(scanned(namespace, &nodes, &heard).await.is_safe());
+    let sole = async || scan_holdings(namespace, NodeId(1), &heard).await.sole;
     assert_eq!(sole().await, 0);
     let key = keys::node(NodeId(3));
     fixture.damage(&key).await;
@@ -67,11 +74,12 @@ async fn unreadable_node_record_is_skipped_and_its_replicas_do_not_count() {
     let ids: Vec<u128> = listed.nodes.iter().map(|(node, _)| node.0).collect();
     assert_eq!((ids, &listed.unreadable[0].key), (vec![1, 2, 4], &keys::show(&key)));
     // Two replicas are left without node 1, and one of them counts.
-    let safety = namespace.safe_to_stop(scope, &nodes, &heard).await.unwrap();
+    assert_eq!(namespace.safe_to_stop(scope, &nodes, &heard).await.unwrap(), None);
+    let safety = scanned(namespace, &nodes, &heard).await;
     assert_eq!((safety.chunks_below, safety.unknown_nodes.count), (1, 1));
     assert!(!safety.is_safe());
     let others = BTreeSet::from([NodeId(4)]);
-    assert!(namespace.safe_to_stop(scope, &others, &heard).await.unwrap().is_safe());
+    assert!(scanned(namespace, &others, &heard).await.is_safe());
     assert_eq!(sole().await, 0);
     fixture.damage(&keys::node(NodeId(2))).await;
     assert_eq!(sole().await, 1, "the other replicas are unknown");

@@ -1,0 +1,140 @@
+//! `dfs disk`: the disks of datanodes.
+
+use clap::{Args, Subcommand};
+use dfs_client::{ClusterStatus, DiskStatus, NodeStatus};
+use dfs_types::ErrorCode;
+use serde_json::json as document;
+
+use super::plan;
+use crate::confirmation::Confirmation;
+use crate::context::Context;
+use crate::error::{Error, Result};
+use crate::json;
+use crate::output::size_text;
+
+/// Arguments of `dfs disk`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+A DISK is the id of a disk, or a unique prefix of it; `dfs disk list` shows them.
+
+Examples:
+  dfs disk list
+  dfs disk retire 7c41")]
+pub(crate) struct DiskArgs {
+    #[command(subcommand)]
+    action: Action,
+}
+
+#[derive(Debug, Subcommand)]
+enum Action {
+    /// List the disks of all datanodes
+    List,
+    /// Move everything away from a disk, so that it can be removed
+    Retire(RetireArgs),
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+A retiring disk gets no new replicas, and its replicas are moved to other datanodes in the
+background. `dfs disk list` shows what is left. Exits with 2 when nobody can confirm.
+
+Examples:
+  dfs disk retire 7c41
+  dfs disk retire 7c41 --yes
+  dfs disk retire 7c41 --undo")]
+struct RetireArgs {
+    /// The disk.
+    #[arg(value_name = "DISK")]
+    disk: String,
+    #[command(flatten)]
+    confirmation: Confirmation,
+    /// Use the disk again.
+    #[arg(long, conflicts_with = "yes")]
+    undo: bool,
+}
+
+pub(crate) async fn run(args: DiskArgs, cx: &Context) -> Result<()> {
+    let status = cx.client.admin().status().await?;
+    match args.action {
+        Action::List => {
+            list(&status, cx);
+            Ok(())
+        }
+        Action::Retire(args) => retire(&args, &status, cx).await,
+    }
+}
+
+fn list(status: &ClusterStatus, cx: &Context) {
+    if cx.out.is_json {
+        let disks = status.nodes.iter().flat_map(|node| {
+            node.disks.iter().map(move |disk| {
+                let mut shown = json::disk(disk);
+                shown["node"] = node.id.to_string().into();
+                shown
+            })
+        });
+        cx.out.json(&document!({ "disks": disks.collect::<Vec<_>>() }));
+        return;
+    }
+    cx.out.line(format_args!(
+        "{:<32} {:<32} {:<9} {:>10} {:>10} {:>9}",
+        "disk", "node", "state", "capacity", "free", "chunks"
+    ));
+    for node in &status.nodes {
+        for disk in &node.disks {
+            cx.out.line(format_args!(
+                "{:<32} {:<32} {:<9} {:>10} {:>10} {:>9}  {}",
+                disk.id.to_string(),
+                node.id.to_string(),
+                disk.state.name(),
+                size_text(disk.capacity, true),
+                size_text(disk.free, true),
+                disk.chunks,
+                disk.reason,
+            ));
+        }
+    }
+}
+
+async fn retire(args: &RetireArgs, status: &ClusterStatus, cx: &Context) -> Result<()> {
+    let (node, disk) = find(status, &args.disk)?;
+    let (admin, cluster, node, disk) = (cx.client.admin(), status.cluster, node.id, disk.id);
+    if args.undo {
+        admin.unretire_disk(cluster, node, disk).await?;
+        cx.out.done(&document!({
+            "disk": disk.to_string(), "node": node.to_string(), "is_retiring": false, "plan": null,
+        }));
+        cx.out.say(format_args!("disk {disk} of node {node} is used again"));
+        return Ok(());
+    }
+    let moves = admin.plan_retire(cluster, node, disk).await?;
+    for line in plan::lines(&format!("disk {disk} of node {node}"), &moves) {
+        cx.out.say(line);
+    }
+    args.confirmation.ask("Retire this disk?", cx).await?;
+    admin.retire_disk(cluster, node, disk).await?;
+    cx.out.done(&document!({
+        "disk": disk.to_string(),
+        "node": node.to_string(),
+        "is_retiring": true,
+        "plan": plan::document(&moves),
+    }));
+    cx.out.say(format_args!("disk {disk} is being emptied; `dfs disk list` shows what is left"));
+    Ok(())
+}
+
+/// Returns the disk that the user means, with its node.
+fn find<'a>(status: &'a ClusterStatus, text: &str) -> Result<(&'a NodeStatus, &'a DiskStatus)> {
+    let beginning = text.to_ascii_lowercase();
+    let all = status.nodes.iter().flat_map(|node| node.disks.iter().map(move |disk| (node, disk)));
+    let is_meant =
+        |disk: &DiskStatus| !beginning.is_empty() && disk.id.to_string().starts_with(&beginning);
+    let found: Vec<_> = all.filter(|(_, disk)| is_meant(disk)).collect();
+    match found[..] {
+        [disk] => Ok(disk),
+        [] => Err(Error::new(ErrorCode::NotFound, format_args!("no disk {text}"))
+            .hint("`dfs disk list` shows the disks")),
+        _ => Err(Error::usage(format_args!("{text} matches {} disks", found.len()))
+            .hint("use a longer prefix of the id")),
+    }
+}

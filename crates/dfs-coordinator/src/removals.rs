@@ -1,0 +1,116 @@
+//! Removals of nodes in progress.
+//!
+//! A removal reads all chunks and may take longer than a call. Calls begin it, wait for a moment, and
+//! are repeated until its result is known.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use dfs_proto::Failure;
+use dfs_types::{ErrorCode, NodeId};
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+use tokio::time::{Instant, timeout};
+
+/// Time to wait for the result within a call.
+const WAIT: Duration = Duration::from_secs(3);
+/// Time for which a result is kept for a call that asks again.
+const KEPT: Duration = Duration::from_secs(30);
+
+/// Kind of a removal.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// Of an empty node.
+    Deregister,
+    /// Of a lost node.
+    Forget,
+}
+
+/// How far a removal is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Progress {
+    /// The node is removed.
+    Done,
+    /// Number of chunks checked so far.
+    Pending(u64),
+}
+
+type Outcome = Option<(Result<(), Failure>, Instant)>;
+
+#[derive(Debug)]
+struct Removal {
+    kind: Kind,
+    checked: Arc<AtomicU64>,
+    outcome: watch::Receiver<Outcome>,
+}
+
+/// The removals of a coordinator, one for each node.
+#[derive(Debug, Default)]
+pub(crate) struct Removals(Mutex<BTreeMap<NodeId, Removal>>);
+
+impl Progress {
+    /// Returns whether it is pending, and the number of chunks checked so far.
+    pub(crate) fn to_wire(self) -> (bool, u64) {
+        match self {
+            Self::Done => (false, 0),
+            Self::Pending(checked) => (true, checked),
+        }
+    }
+}
+
+impl Removals {
+    /// Begins a removal with `begin`, unless it is in progress, and waits for a moment. A failure is
+    /// returned once.
+    pub(crate) async fn wait(
+        &self,
+        node: NodeId,
+        kind: Kind,
+        begin: impl FnOnce(Arc<AtomicU64>) -> JoinHandle<Result<(), Failure>>,
+    ) -> Result<Progress, Failure> {
+        let (checked, mut outcome) = self.find_or_begin(node, kind, begin)?;
+        let known = timeout(WAIT, outcome.wait_for(Option::is_some)).await;
+        let Ok(Ok(known)) = known else {
+            return Ok(Progress::Pending(checked.load(Ordering::Relaxed)));
+        };
+        let result = known.as_ref().map(|(result, _)| result.clone());
+        drop(known);
+        crate::lock(&self.0).remove(&node);
+        result.unwrap_or(Ok(())).map(|()| Progress::Done)
+    }
+
+    fn find_or_begin(
+        &self,
+        node: NodeId,
+        kind: Kind,
+        begin: impl FnOnce(Arc<AtomicU64>) -> JoinHandle<Result<(), Failure>>,
+    ) -> Result<(Arc<AtomicU64>, watch::Receiver<Outcome>), Failure> {
+        let now = Instant::now();
+        let mut removals = crate::lock(&self.0);
+        let is_kept = |removal: &Removal| {
+            let outcome = removal.outcome.borrow();
+            outcome.as_ref().is_none_or(|(_, at)| now.duration_since(*at) < KEPT)
+        };
+        removals.retain(|_, removal| is_kept(removal));
+        if let Some(removal) = removals.get(&node) {
+            if removal.kind != kind {
+                let message = format!("another removal of node {node} is in progress");
+                return Err(Failure::new(ErrorCode::Busy, message).retry_after(WAIT));
+            }
+            return Ok((removal.checked.clone(), removal.outcome.clone()));
+        }
+        let checked = Arc::new(AtomicU64::default());
+        let (set_outcome, outcome) = watch::channel(None);
+        let task = begin(checked.clone());
+        tokio::spawn(async move {
+            let failed = |error: tokio::task::JoinError| {
+                Err(Failure::new(ErrorCode::Internal, error.to_string()))
+            };
+            let result = task.await.unwrap_or_else(failed);
+            set_outcome.send_replace(Some((result, Instant::now())));
+        });
+        removals.insert(node, Removal { kind, checked: checked.clone(), outcome: outcome.clone() });
+        Ok((checked, outcome))
+    }
+}
