@@ -187,6 +187,77 @@ async fn flipped_bit_is_found_by_read_and_verify() {
     }
 }
 
+/// Flips a bit back at one of the next reads.
+struct Healing {
+    fs: SimFs,
+    bit: Mutex<Option<(PathBuf, u64)>>,
+    /// Reads of chunks so far, and the one at which the bit is flipped back.
+    reads: Mutex<(usize, usize)>,
+}
+
+impl FsHook for Healing {
+    type Running<'a> = ();
+
+    fn begin(&self, _path: &Path, call: FsCall) -> io::Result<()> {
+        if let FsCall::Read { .. } = call {
+            let mut reads = self.reads.lock().unwrap();
+            reads.0 += 1;
+            if reads.0 == reads.1
+                && let Some((path, at)) = self.bit.lock().unwrap().take()
+            {
+                self.fs.flip_bit(&path, at, 3)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+#[tokio::test]
+async fn block_that_is_bad_in_one_read_only_is_not_bad() {
+    for length in [2 * BLOCK_SIZE + 100, LARGE] {
+        let fs = SimFs::new();
+        let (bit, reads) = (Mutex::default(), Mutex::default());
+        let hook = Arc::new(Healing { fs: fs.clone(), bit, reads });
+        let hooked = Arc::new(HookedFs::new(Arc::new(fs.clone()), Arc::clone(&hook)));
+        let random = Arc::new(SeededRandom::new(1));
+        let store = DiskStore::open(config(&["/a"]), hooked, Pool::inline(), random).await.unwrap();
+        let chunk = ChunkId(0x17);
+        let replica = conformance::put(&store, chunk, length).await.unwrap().replica();
+        let (path, at) = find(&fs, &conformance::content(chunk, length)[..64]);
+        let at = at + 9;
+        let verify = async |healing| {
+            fs.flip_bit(&path, at, 3).unwrap();
+            *hook.bit.lock().unwrap() = Some((path.clone(), at));
+            *hook.reads.lock().unwrap() = (0, healing);
+            let found = store.verify(replica).await.unwrap();
+            (found, hook.bit.lock().unwrap().is_none(), hook.reads.lock().unwrap().0)
+        };
+        let (found, is_healed, reads) = verify(usize::MAX).await;
+        assert_eq!((found, is_healed), (Some(0), false));
+        fs.flip_bit(&path, at, 3).unwrap();
+        // Each step reads the same twice.
+        assert_eq!(reads % 2, 0);
+        assert_eq!(verify(reads / 2 + 1).await.0, None);
+    }
+}
+
+#[tokio::test]
+async fn header_of_another_replica_is_not_returned() {
+    let fs = SimFs::new();
+    let store = open_sim(&fs, config(&["/a"]), 1).await.unwrap();
+    let first = conformance::put(&store, ChunkId(0x17), LARGE).await.unwrap();
+    let second = conformance::put(&store, ChunkId(0x18), LARGE).await.unwrap();
+    let path = |chunk: ChunkId| find(&fs, &conformance::content(chunk, LARGE)[..64]).0;
+    let (from, to) = (path(first.chunk), path(second.chunk));
+    // A write that the disk lost, in the place of which an earlier one is still there.
+    let from = fs.open(&from, Opening::Existing).unwrap();
+    let bytes = from.read_at(0, from.length().unwrap() as usize).unwrap();
+    fs.open(&to, Opening::Existing).unwrap().write_at(0, &[bytes]).unwrap();
+    let header = store.header(second.replica()).await;
+    assert!(matches!(header, Err(StoreError::Damaged { .. })), "{header:?}");
+    assert_eq!(store.verify(second.replica()).await.unwrap(), Some(0));
+}
+
 #[tokio::test]
 async fn blocks_of_a_replica_set_aside_are_served_if_the_seal_proves_their_checksums() {
     for length in [2 * BLOCK_SIZE + 100, LARGE] {

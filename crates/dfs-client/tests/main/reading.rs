@@ -203,6 +203,24 @@ async fn replicas_with_different_bad_blocks_are_read_together() {
     }
 }
 
+/// Blocks of another chunk match their own checksums, so that only the whole shows the mistake.
+#[tokio::test(start_paused = true)]
+async fn replica_of_another_chunk_is_left_out_when_blocks_are_gathered() {
+    let (cluster, content) = with_a_file(CHUNK).await;
+    let client = cluster.builder().location("h1", "z1").connect_lazy().unwrap();
+    cluster.node(1).fault(|faults| faults.serves_other_bytes = true);
+    for (number, block) in [(2, 0), (3, 2)] {
+        cluster.node(number).fault(|faults| faults.flips_bit_of = Some(block));
+    }
+    assert!(get(&client, "/f").await.unwrap() == content);
+    // It was tried: nothing is left that may have the block.
+    cluster.node(3).fault(|faults| faults.flips_bit_of = Some(0));
+    let started = Instant::now();
+    let error = get(&client, "/f").await.unwrap_err();
+    assert_eq!(error.code(), ErrorCode::Corrupt, "{error}");
+    assert!(started.elapsed() < Duration::from_secs(1), "no reason to wait");
+}
+
 #[tokio::test(start_paused = true)]
 async fn one_bad_block_of_the_only_replica_leaves_all_other_ranges_readable() {
     let (cluster, content) = with_a_file(CHUNK).await;
