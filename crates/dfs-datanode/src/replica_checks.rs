@@ -161,7 +161,7 @@ impl Node {
 
     /// Returns the verdict on a replica that could not be read completely: bad, if it was condemned
     /// before or stays unreadable, otherwise the error. Fails the disk if too many of its replicas
-    /// stay unreadable. A disk that returns nothing at all condemns no replica.
+    /// stay unreadable. What fails while a disk returns nothing at all counts against neither.
     async fn judge_unreadable(
         &self,
         replica: SealedChunk,
@@ -170,24 +170,29 @@ impl Node {
     ) -> Result<ReplicaVerdict, Error> {
         let name = replica.replica();
         let bad = verdict(name, number, ReplicaCondition::Bad, 0);
-        let answers = self.store.probe(name.disk).await;
-        if replica.is_set_aside && answers.is_ok() {
+        if self.store.probe(name.disk).await.is_err() {
+            if !replica.is_set_aside {
+                self.unreadable.start_over(name);
+            }
+            return Err(error.into());
+        }
+        if replica.is_set_aside {
             self.unreadable.end(name);
             return Ok(bad);
         }
-        match (self.unreadable.failed(name), answers) {
-            (Proof::Disk, _) => {
+        match self.unreadable.failed(name) {
+            Proof::Disk => {
                 self.store.fail_disk(name.disk, &too_many_unreadable());
                 self.unreadable.forget_disk(name.disk);
                 self.tell();
                 Err(Error::DiskOutOfService { chunk: name.chunk, disk: name.disk })
             }
-            (Proof::Replica, Ok(())) => {
+            Proof::Replica => {
                 self.condemn(replica, number, 0).await?;
                 self.unreadable.end(name);
                 Ok(bad)
             }
-            (Proof::Replica, Err(_)) | (Proof::Nothing, _) => Err(error.into()),
+            Proof::Nothing => Err(error.into()),
         }
     }
 

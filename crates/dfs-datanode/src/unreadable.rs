@@ -65,7 +65,18 @@ impl Unreadable {
         }
     }
 
-    /// Records that a verification failed. The replica is verified again if that proves nothing.
+    /// Records that a verification failed while the disk returned nothing at all: earlier failures
+    /// may have the same cause, so that the next one counts as the first.
+    pub(crate) fn start_over(&self, replica: ReplicaRef) {
+        let mut state = self.lock();
+        if state.due.len() < REPLICAS_MAX || state.due.contains_key(&replica) {
+            state.due.insert(replica, Check { failed: None, due: Instant::now() + APART });
+            self.added.notify_one();
+        }
+    }
+
+    /// Records that a verification failed while the disk returned other bytes. The replica is verified
+    /// again if that proves nothing.
     pub(crate) fn failed(&self, replica: ReplicaRef) -> Proof {
         let now = Instant::now();
         let mut state = self.lock();
@@ -173,6 +184,19 @@ mod tests {
         unreadable.forget(replica(1, 1));
         advance(APART).await;
         assert_eq!(unreadable.failed(replica(1, 1)), Proof::Nothing);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn k03_verification_of_a_dark_disk_starts_over() {
+        let unreadable = Unreadable::default();
+        assert_eq!(unreadable.failed(replica(1, 1)), Proof::Nothing);
+        advance(APART).await;
+        unreadable.start_over(replica(1, 1));
+        assert_eq!(unreadable.failed(replica(1, 1)), Proof::Nothing);
+        let waiting = Instant::now();
+        assert_eq!(unreadable.next().await, replica(1, 1));
+        assert_eq!(waiting.elapsed(), APART);
+        assert_eq!(unreadable.failed(replica(1, 1)), Proof::Replica);
     }
 
     #[tokio::test(start_paused = true)]

@@ -179,7 +179,8 @@ async fn k03_disk_that_returns_nothing_condemns_no_replica() {
     cluster.coordinator.make_beats_rare();
     let node = cluster.node(1, settings()).await;
     let mut replicas = Vec::new();
-    for chunk in 1..16 {
+    // As many as fail a disk that returns other bytes.
+    for chunk in 1..=16 {
         replicas.push(node.put(chunk).await);
     }
     node.store.set_dark(true);
