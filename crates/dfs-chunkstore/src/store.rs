@@ -183,8 +183,9 @@ pub trait ChunkStore: Send + Sync + 'static {
     /// block is an error, as it may become readable again.
     async fn verify(&self, replica: ReplicaRef) -> Result<Option<u64>, StoreError>;
 
-    /// Sets a bad replica aside, durably. It is kept until it is deleted or replaced. `NotFound` if
-    /// there is none.
+    /// Sets a bad replica aside, durably unless its head is unreadable: then until the next start,
+    /// which serves it only if it can be read again. It is kept until it is deleted or replaced.
+    /// `NotFound` if there is none.
     async fn set_aside(&self, replica: ReplicaRef) -> Result<(), StoreError>;
 
     /// Reverts [`set_aside`](Self::set_aside), durably, for a replica that was verified since.

@@ -284,12 +284,41 @@ impl Disk {
         state: State,
     ) -> Result<(), StoreError> {
         let (at, binding) = (entry.layout().head, self.binding(entry));
-        let old = file.read_at(at, HEAD).ok();
-        let head = old.and_then(|bytes| Head::decode(&bytes, binding));
+        let head = match file.read_at(at, HEAD) {
+            Ok(bytes) => Head::decode(&bytes, binding),
+            Err(error) => return self.mark_unreadable(file, chunk, entry, state, error),
+        };
         let mut head = head.unwrap_or_else(|| Head::of_entry(chunk, entry));
         head.state = state;
         let written = file.write_at(at, &[head.encode(binding)]);
         written.map_err(|error| self.fault("marking a chunk", error))
+    }
+
+    /// Gives a replica whose head is unreadable a new state, as far as possible without writing to
+    /// that page: the kernel would read it first, and the failed write would fail the disk.
+    fn mark_unreadable(
+        &self,
+        file: &dyn File,
+        chunk: ChunkId,
+        entry: &Entry,
+        state: State,
+        error: io::Error,
+    ) -> Result<(), StoreError> {
+        let failed = |source| {
+            let disk = self.path().display().to_string();
+            StoreError::Io { action: "marking a chunk", disk, source }
+        };
+        match state {
+            State::Live => Err(failed(error)),
+            // Without a readable head, the next start does not find it either.
+            State::SetAside => {
+                let disk = self.path().display();
+                tracing::warn!(%chunk, %disk, "set aside until the next start: its head is unreadable: {error}");
+                Ok(())
+            }
+            // Whole pages are freed without being read.
+            State::Dead => file.punch(entry.layout().head, entry.size()).map_err(failed),
+        }
     }
 
     /// Removes a small chunk that is durably dead from the index.

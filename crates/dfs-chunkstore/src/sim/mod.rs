@@ -16,7 +16,7 @@ use world::{FileId, World};
 /// Operations affected by a fault.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Operation {
-    /// Reads of files and directories.
+    /// Reads of files and directories, also those that overwriting a part of a page implies.
     Read,
     /// Creating, writing, truncating, renaming, removing, locking.
     Write,

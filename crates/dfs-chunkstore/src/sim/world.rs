@@ -232,6 +232,12 @@ impl World {
 
     pub(super) fn write(&mut self, path: &Path, file: FileId, at: u64, b: &[u8]) -> io::Result<()> {
         self.enter(path, Operation::Write)?;
+        let (length, end) = (self.content(file)?.length(), at + b.len() as u64);
+        let is_inside = |offset: u64| offset < length && !offset.is_multiple_of(PAGE as u64);
+        if is_inside(at) || is_inside(end) {
+            // A page is read before a part of it is overwritten.
+            self.enter(path, Operation::Read)?;
+        }
         let room = self.capacity.saturating_sub(self.taken()) / PAGE as u64;
         let content = self.content(file)?;
         if content.new_pages(at, b.len()) <= room {

@@ -304,6 +304,35 @@ async fn unreadable_bytes_are_not_damage() {
     }
 }
 
+/// Marking a replica must not overwrite a part of a page that cannot be read: that would fail, and
+/// take every other replica of the disk out of service.
+#[tokio::test]
+async fn replica_with_an_unreadable_head_is_set_aside_and_deleted_and_its_disk_stays_in_service() {
+    for length in [SMALL, LARGE] {
+        let fs = SimFs::new();
+        let store = open_sim(&fs, config(&["/a"]), 1).await.unwrap();
+        let replica = conformance::put(&store, ChunkId(1), length).await.unwrap().replica();
+        conformance::put(&store, ChunkId(2), length).await.unwrap();
+        // With its file open, as opening it would fail the disk.
+        store.read(replica, 0, 1).await.unwrap();
+        fs.fail(Path::new("/a"), Operation::Read, EIO);
+        store.set_aside(replica).await.unwrap();
+        assert!(store.stat(replica).await.unwrap().unwrap().is_set_aside);
+        let refused = store.reinstate(replica).await;
+        assert!(matches!(refused, Err(StoreError::Io { .. })), "{refused:?}");
+        assert!(store.stat(replica).await.unwrap().unwrap().is_set_aside);
+        assert!(store.delete(replica).await.unwrap());
+        assert_eq!(states(&store), [DiskState::Healthy]);
+        drop(store);
+        fs.crash();
+        fs.heal();
+        let store = open_sim(&fs, config(&["/a"]), 2).await.unwrap();
+        assert_eq!(conformance::newest(&store, ChunkId(1)).await, None);
+        assert_eq!(store.damaged(), []);
+        conformance::assert_whole(&store, ChunkId(2), length).await;
+    }
+}
+
 #[tokio::test]
 async fn damage_beside_the_data_never_returns_wrong_bytes() {
     for length in [BLOCK_SIZE + 100, LARGE] {
