@@ -9,8 +9,8 @@ use std::time::Duration;
 use dfs_chunkstore::{Blocks, ChunkHeader, DiskUsage, SealedChunk, StoreError};
 use dfs_proto::v1;
 use dfs_types::{
-    BLOCK_SIZE, ChunkSeal, Crc32c, DiskId, Part, ReplicaCondition, ReplicaRef, ReplicaVerdict,
-    Stamp,
+    BLOCK_SIZE, ChunkSeal, Crc32c, DiskId, DiskState, Part, ReplicaCondition, ReplicaRef,
+    ReplicaVerdict, Stamp,
 };
 use tokio::time::timeout;
 
@@ -60,6 +60,12 @@ impl Node {
     pub(crate) fn proves_absence(&self, disk: DiskId) -> bool {
         let is_proof = |usage: &DiskUsage| usage.disk == disk && usage.state.proves_absence();
         self.store.usage().iter().any(is_proof)
+    }
+
+    /// Returns whether a disk is out of service until the next start.
+    fn has_failed(&self, disk: DiskId) -> bool {
+        let has_failed = |usage: &DiskUsage| usage.disk == disk && usage.state == DiskState::Failed;
+        self.store.usage().iter().any(has_failed)
     }
 
     /// Returns the error of a replica that was found and then failed.
@@ -213,7 +219,12 @@ impl Node {
                     self.unreadable.end(name);
                     continue;
                 }
-                Err(_) => continue,
+                Err(_) => {
+                    if self.has_failed(name.disk) {
+                        self.unreadable.forget_disk(name.disk);
+                    }
+                    continue;
+                }
             };
             let _turn = self.verifications.turn().await;
             let chunk = name.chunk;

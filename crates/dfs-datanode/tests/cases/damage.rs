@@ -224,6 +224,24 @@ async fn k03_disk_with_many_unreadable_replicas_fails() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn unreadable_replicas_of_a_failed_disk_are_forgotten() {
+    let cluster = Cluster::start().await;
+    let node = cluster.node(1, settings()).await;
+    let replica = node.put(1).await;
+    node.store.hide_blocks(&[5]);
+    assert_eq!(node.read(&replica, 0).await.0, 5);
+    sleep(Duration::from_mins(1)).await;
+    node.store.set_failed(true);
+    sleep(Duration::from_mins(6)).await;
+    // Only to see whether the replica is still checked: a disk that failed never returns.
+    node.store.set_failed(false);
+    let verified = node.store.verified();
+    assert_eq!(verified, 1, "after the read that failed");
+    sleep(Duration::from_mins(12)).await;
+    assert_eq!(node.store.verified(), verified);
+}
+
+#[tokio::test(start_paused = true)]
 async fn replica_that_is_not_there_is_reported_gone_at_once() {
     let cluster = Cluster::start().await;
     let node = cluster.node(1, settings()).await;
