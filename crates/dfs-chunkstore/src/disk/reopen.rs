@@ -76,8 +76,11 @@ impl Disk {
             let registration = *registration;
             let replicas = self.unless_hung(scan).await.map_err(|_| HANGS.to_owned())?;
             *attempt = None;
-            let replicas = replicas.map_err(|panic| panic.to_string())?;
-            return self.join(registration, replicas, identities).await.inspect_err(|_| {
+            let joined = match replicas {
+                Ok(replicas) => self.join(registration, replicas, identities).await,
+                Err(panic) => Err(panic.to_string()),
+            };
+            return joined.inspect_err(|_| {
                 // The next attempt takes it again.
                 self.release();
             });

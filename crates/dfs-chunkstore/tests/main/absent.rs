@@ -1,14 +1,16 @@
 //! Disks that cannot be opened, are absent at some starts, or come back.
 
+use std::io;
 use std::path::Path;
+use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
 use dfs_chunkstore::sim::{Operation, SimFs};
 use dfs_chunkstore::{
-    ChunkStore as _, DiskStore, Fs as _, Identity, IdentityStore as _, OpenError, Opening,
-    SealedChunk, StoreError, conformance,
+    ChunkStore as _, DiskStore, Fs, FsCall, FsHook, HookedFs, Identity, IdentityStore as _,
+    OpenError, Opening, Pool, SealedChunk, StoreError, conformance,
 };
-use dfs_types::{ChunkId, DiskState, ErrorCode};
+use dfs_types::{ChunkId, DiskState, ErrorCode, SeededRandom};
 
 use crate::support::{config, numbered, open_sim, registration, states};
 
@@ -270,6 +272,43 @@ async fn k04_locked_disk_is_missing_until_it_is_free() {
     let store = reopen(&fs, store, &["/b"], 3).await;
     let next = conformance::put(&store, ChunkId(300), LARGE).await.unwrap();
     assert!(stamps.iter().flatten().all(|sealed| next.stamp > sealed.stamp));
+}
+
+/// Panics in the next operation on a directory with this name.
+#[derive(Default)]
+struct Bomb(Mutex<Option<&'static str>>);
+
+impl FsHook for Bomb {
+    type Running<'a> = ();
+
+    fn begin(&self, path: &Path, _call: FsCall) -> io::Result<()> {
+        let hit = self.0.lock().unwrap().take_if(|name| path.ends_with(name));
+        assert!(hit.is_none(), "the scan panics");
+        Ok(())
+    }
+}
+
+/// K4: a scan that panicked left the directory locked for the next attempt.
+#[tokio::test]
+async fn k04_missing_disk_whose_scan_panics_is_opened_again() {
+    use DiskState::{Healthy, Missing};
+    let fs = SimFs::new();
+    let store = open_sim(&fs, config(&BOTH), 1).await.unwrap();
+    store.store_registration(numbered(1)).await.unwrap();
+    drop(store);
+    fs.crash();
+    let held = fs.lock(Path::new("/b/dfs-lock")).unwrap();
+    let bomb = Arc::<Bomb>::default();
+    let hooked: Arc<dyn Fs> = Arc::new(HookedFs::new(Arc::new(fs.clone()), Arc::clone(&bomb)));
+    let (random, pool) = (Arc::new(SeededRandom::new(2)), Pool::inline());
+    let store = DiskStore::open(config(&BOTH), hooked, pool, random).await.unwrap();
+    drop(held);
+    *bomb.0.lock().unwrap() = Some("b/chunks");
+    assert!(!store.reopen_disks().await);
+    assert!(bomb.0.lock().unwrap().is_none(), "{}", store.usage()[1].reason);
+    assert_eq!(states(&store), [Healthy, Missing]);
+    assert!(store.reopen_disks().await, "{}", store.usage()[1].reason);
+    assert_eq!(states(&store), [Healthy; 2]);
 }
 
 /// K4: a missing disk that a later start has used could get stamps again that it already has.
