@@ -50,6 +50,8 @@ pub(crate) struct DamagedChunk {
     pub(crate) inode: InodeId,
     /// No replica can be reached.
     pub(crate) is_missing: bool,
+    /// Nor does any disk hold one, in service or not: all of them are recorded as gone.
+    pub(crate) is_lost: bool,
 }
 
 impl CheckReport {
@@ -241,7 +243,7 @@ mod tests {
     #[test]
     fn chunk_is_counted_once_by_its_last_state() {
         let mut report = CheckReport::default();
-        let damage = |is_missing| DamagedChunk { inode: InodeId(1), is_missing };
+        let damage = |is_missing| DamagedChunk { inode: InodeId(1), is_missing, is_lost: false };
         let counts = |report: &CheckReport| (report.missing_chunks, report.degraded_chunks);
         report.add_damage(ChunkId(1), damage(true));
         report.set_damage(ChunkId(1), Some(damage(false)));

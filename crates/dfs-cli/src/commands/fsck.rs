@@ -57,6 +57,8 @@ struct DamagedFile {
     /// Its state when it was found.
     change: Option<Change>,
     missing: u64,
+    /// Of the missing chunks, those that no disk holds.
+    lost: u64,
     degraded: u64,
     is_deleted: bool,
 }
@@ -125,7 +127,7 @@ async fn delete_lost(
         let hint = "bring the disk or its node back, or give it up with `dfs node forget`";
         return Err(Error::new(ErrorCode::Unavailable, message).hint(hint));
     }
-    let is_lost = |file: &&mut DamagedFile| file.missing > 0 && file.path.is_some();
+    let is_lost = |file: &&mut DamagedFile| file.lost > 0 && file.path.is_some();
     let mut lost: Vec<_> = damaged.iter_mut().filter(is_lost).collect();
     if lost.is_empty() {
         cx.out.say("no file has lost bytes");
@@ -134,8 +136,8 @@ async fn delete_lost(
     let files = counted(lost.len() as u64, "file");
     for file in &lost {
         let path = file.path.as_ref().map(|path| printable(path.as_bytes())).unwrap_or_default();
-        let chunks = counted(file.missing, "chunk");
-        cx.out.say(format_args!("will delete {path}: {chunks} without a replica"));
+        let chunks = counted(file.lost, "chunk");
+        cx.out.say(format_args!("will delete {path}: {chunks} without a replica on any disk"));
     }
     confirmation.ask(&format!("delete {files}, with the bytes that are left of them?"), cx).await?;
     for file in &mut lost {
@@ -152,16 +154,18 @@ async fn delete_lost(
 
 /// Names the files of the damaged chunks, by a walk over all names.
 async fn damaged_files(cx: &Context, found: &ReplicaCheck) -> Result<Vec<DamagedFile>> {
-    let mut counts: BTreeMap<InodeId, (u64, u64)> = BTreeMap::new();
+    let mut counts: BTreeMap<InodeId, (u64, u64, u64)> = BTreeMap::new();
     for chunk in &found.damaged {
-        let (missing, degraded) = counts.entry(chunk.inode).or_default();
+        let (missing, lost, degraded) = counts.entry(chunk.inode).or_default();
         *(if chunk.is_missing { missing } else { degraded }) += 1;
+        *lost += u64::from(chunk.is_lost);
     }
     let mut files = Vec::new();
     let mut unnamed: BTreeSet<InodeId> = counts.keys().copied().collect();
     let mut file = |path, inode, change| {
-        let (missing, degraded) = counts[&inode];
-        files.push(DamagedFile { path, inode, change, missing, degraded, is_deleted: false });
+        let (missing, lost, degraded) = counts[&inode];
+        let is_deleted = false;
+        files.push(DamagedFile { path, inode, change, missing, lost, degraded, is_deleted });
     };
     if !unnamed.is_empty() {
         let root = DfsPath::new("/").expect("the root is a path");
@@ -187,6 +191,7 @@ fn document(found: &ReplicaCheck, damaged: &[DamagedFile]) -> Value {
             "path": file.path.as_ref().map(|path| printable(path.as_bytes())),
             "inode": file.inode.0,
             "missing_chunks": file.missing,
+            "lost_chunks": file.lost,
             "degraded_chunks": file.degraded,
             "deleted": file.is_deleted,
         })

@@ -54,6 +54,8 @@ pub struct DamagedChunk {
     pub inode: InodeId,
     /// True if no replica can be reached.
     pub is_missing: bool,
+    /// True if moreover no disk holds one, in service or not: all of them are recorded as gone.
+    pub is_lost: bool,
 }
 
 impl ReplicaCheck {
@@ -63,6 +65,7 @@ impl ReplicaCheck {
                 chunk: wire::id("damaged.chunk_id", &damaged.chunk_id)?,
                 inode: wire::inode("damaged.inode", damaged.inode)?,
                 is_missing: damaged.is_missing,
+                is_lost: damaged.is_lost,
             })
         });
         Ok(Self {

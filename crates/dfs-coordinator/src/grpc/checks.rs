@@ -68,6 +68,7 @@ fn response(check: u64, report: &CheckReport, is_done: bool) -> v1::CheckReplica
         chunk_id: chunk.to_wire(),
         inode: damaged.inode.0,
         is_missing: damaged.is_missing,
+        is_lost: damaged.is_lost,
     };
     let damaged = report.damaged.iter().filter(|_| is_done).map(damaged);
     v1::CheckReplicasResponse {

@@ -5512,6 +5512,9 @@ pub struct DamagedChunk {
     /// Set if no replica can be reached.
     #[prost(bool, tag = "3")]
     pub is_missing: bool,
+    /// Set if moreover no disk holds one: all of them are recorded as gone.
+    #[prost(bool, tag = "4")]
+    pub is_lost: bool,
 }
 /// Requests the state of deletion.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use dfs_metadata::namespace::NodeDisk;
 use dfs_types::{DiskNumber, NodeId};
 use futures_util::future::BoxFuture;
 use futures_util::{FutureExt, StreamExt, stream};
@@ -36,7 +37,7 @@ impl Reconcile {
         let (position, mut report) = ((cycle.from, cycle.after.clone()), cycle.report.clone());
         let window = window::read(core, handle, number, position, &cluster, &mut report).await?;
         let known = self.known_unneeded(window.range).await?;
-        let (targets, skipped) = self.targets();
+        let (targets, skipped) = self.targets(&window);
         report.skipped += skipped;
         let Digested { equal, different } =
             self.digest(&targets, number, &window, &mut report).await;
@@ -71,14 +72,17 @@ impl Reconcile {
         Ok(false)
     }
 
-    /// Returns the disks to compare by node, and the number of those that cannot be.
-    fn targets(&self) -> (BTreeMap<NodeId, Vec<Target>>, u64) {
+    /// Returns the disks to compare by node, and the number of those that cannot be. A disk that its
+    /// node did not present counts if records of the window name it.
+    fn targets(&self, window: &window::Window) -> (BTreeMap<NodeId, Vec<Target>>, u64) {
         let now = Instant::now();
         let registry = self.core.registry();
         let responsive = registry.responsive(now);
         let (mut targets, mut skipped): (BTreeMap<_, Vec<_>>, _) = (BTreeMap::new(), 0);
         for view in registry.views(now) {
-            for disk in view.member.disks.iter().filter(|disk| disk.may_be_reported()) {
+            let is_named = |disk: &NodeDisk| window.disks.contains_key(&disk.number);
+            let disks = view.member.disks.iter();
+            for disk in disks.filter(|disk| disk.may_be_reported() || is_named(disk)) {
                 let reported = view.disks.iter().find(|reported| reported.disk == disk.id);
                 let is_listed = reported.is_some_and(|reported| reported.state.is_in_service());
                 if is_listed && responsive.contains(&view.node) {

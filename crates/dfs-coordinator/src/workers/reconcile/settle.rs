@@ -87,9 +87,14 @@ impl Reconcile {
         let (namespace, evidence) = (&self.core.namespace, Evidence::ReadAgain);
         let marked =
             namespace.mark_replica(Scope::internal(), node, verdict, evidence, Some(&fence)).await;
-        match marked.map_err(Error::metadata("recording a verdict on a replica"))? {
-            Marked::Recorded { record, .. } | Marked::Known { record, .. } => Ok(Some(record)),
-            Marked::Unnamed | Marked::NotProven(_) => Ok(None),
+        match marked {
+            Ok(Marked::Recorded { record, .. } | Marked::Known { record, .. }) => Ok(Some(record)),
+            Ok(Marked::Unnamed | Marked::NotProven(_)) => Ok(None),
+            // One unreadable record, which status names, does not stop the comparison.
+            Err(dfs_metadata::Error::Damaged { .. } | dfs_metadata::Error::NewerRecord { .. }) => {
+                Ok(None)
+            }
+            Err(error) => Err(Error::metadata("recording a verdict on a replica")(error)),
         }
     }
 }

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use dfs_metadata::chunk_health::{Cluster, judge};
-use dfs_metadata::namespace::{Chunk, Namespace, ReplicaMark, ScanCursor};
+use dfs_metadata::namespace::{Chunk, Namespace, Replica, ReplicaMark, ScanCursor};
 use dfs_types::{ChunkId, DiskNumber, ReplicaDigest, Scope};
 use dfs_workers::Handle;
 
@@ -68,7 +68,10 @@ pub(super) fn damage(record: &Chunk, cluster: &Cluster) -> Option<DamagedChunk> 
         return None;
     }
     let health = judge(record, cluster);
-    let damage = DamagedChunk { inode: record.inode, is_missing: health.is_missing() };
+    let is_missing = health.is_missing();
+    let is_gone = |it: &Replica| matches!(it.mark, ReplicaMark::Gone | ReplicaMark::Doomed);
+    let is_lost = is_missing && record.replicas.iter().all(is_gone);
+    let damage = DamagedChunk { inode: record.inode, is_missing, is_lost };
     health.needs_repair().then_some(damage)
 }
 
