@@ -65,9 +65,10 @@ pub trait IdentityStore: Send + Sync + 'static {
     /// next start may use their empty directories for new disks. Others are left unchanged.
     async fn forget_disks(&self, disks: &[DiskId]) -> Result<(), StoreError>;
 
-    /// Tries to bring disks into service that are missing. Returns true if one came back, which then
-    /// should be part of a new registration. Call it from time to time, one call at a time: an
-    /// operation that does not return is continued by a later call.
+    /// Tries to bring disks into service that are missing, and reads heads again that a disk did not
+    /// return some minutes ago. Returns true if a disk came back, which then should be part of a new
+    /// registration, or if a head was found readable or damaged. Call it from time to time, one call
+    /// at a time: an operation that does not return is continued by a later call.
     async fn reopen_disks(&self) -> bool;
 
     /// Sets the disks that take no new chunks because the cluster wants them emptied. Not stored.

@@ -361,6 +361,7 @@ impl ChunkStore for MemoryStore {
                 (None, false) => DiskState::Healthy,
             },
             reason: state.failed.clone().unwrap_or_default(),
+            has_unread_heads: false,
             is_full: state.used >= state.capacity,
         }]
     }

@@ -97,14 +97,16 @@ pub struct DiskUsage {
     pub writers: u64,
     /// State. Out of service, it has no free space and no known chunks.
     pub state: DiskState,
-    /// Why it is not healthy, and what to do; empty when it is healthy.
+    /// Why it is not healthy or has unread heads, and what to do; otherwise empty.
     pub reason: String,
+    /// True while it may hold replicas that are not found, as it did not return their heads.
+    pub has_unread_heads: bool,
     /// True above the high watermark: new chunks are refused.
     pub is_full: bool,
 }
 
-/// A replica whose head was damaged when the store was opened. It is kept, but neither listed nor
-/// served.
+/// A replica whose head was damaged or unreadable when the store was opened. It is kept, but neither
+/// listed nor served.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DamagedHead {
     /// The disk.
@@ -115,6 +117,8 @@ pub struct DamagedHead {
     pub path: PathBuf,
     /// Offset of the head in a file of several replicas.
     pub offset: Option<u64>,
+    /// True if the disk did not return the head, but may do so later: the replica is not absent.
+    pub is_unread: bool,
 }
 
 /// A chunk being written. Dropping it unsealed leaves nothing behind.
@@ -222,8 +226,8 @@ pub trait ChunkStore: Send + Sync + 'static {
     /// full disk.
     async fn delete(&self, replica: ReplicaRef) -> Result<bool, StoreError>;
 
-    /// Returns the replicas whose heads were damaged when the store was opened; at most 1,000 of each
-    /// disk.
+    /// Returns the replicas whose heads were damaged or unreadable when the store was opened; at most
+    /// 1,000 damaged ones of each disk.
     fn damaged(&self) -> Vec<DamagedHead>;
 
     /// Returns the state and usage of the disks.

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use dfs_chunkstore::{Pool, SealedChunk};
+use dfs_chunkstore::{DiskUsage, Pool, SealedChunk};
 use dfs_proto::wire;
 use dfs_runtime::Readiness;
 use dfs_transport::Channels;
@@ -163,6 +163,13 @@ impl Node {
     /// Returns the disks in service.
     pub(crate) fn disks_in_service(&self) -> BTreeSet<DiskId> {
         let disks = self.store.usage().into_iter().filter(|disk| disk.state.is_in_service());
+        disks.map(|disk| disk.disk).collect()
+    }
+
+    /// Returns the disks whose replicas are all found: those in service without unread heads.
+    pub(crate) fn known_disks(&self) -> BTreeSet<DiskId> {
+        let is_known = |disk: &DiskUsage| disk.state.is_in_service() && !disk.has_unread_heads;
+        let disks = self.store.usage().into_iter().filter(is_known);
         disks.map(|disk| disk.disk).collect()
     }
 

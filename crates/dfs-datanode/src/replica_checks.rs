@@ -58,7 +58,9 @@ impl Node {
 
     /// Returns whether replicas that the store does not find on this disk are certainly not there.
     pub(crate) fn proves_absence(&self, disk: DiskId) -> bool {
-        let is_proof = |usage: &DiskUsage| usage.disk == disk && usage.state.proves_absence();
+        let is_proof = |usage: &DiskUsage| {
+            usage.disk == disk && usage.state.proves_absence() && !usage.has_unread_heads
+        };
         self.store.usage().iter().any(is_proof)
     }
 
@@ -340,7 +342,7 @@ impl Node {
     }
 
     async fn find_set_aside(&self) -> Result<(), StoreError> {
-        for damaged in self.store.damaged() {
+        for damaged in self.store.damaged().into_iter().filter(|head| !head.is_unread) {
             // Only the name of its file says which chunk it was.
             if let Some(chunk) = damaged.chunk {
                 let (part, stamp) = (Part::WHOLE, Stamp(0));

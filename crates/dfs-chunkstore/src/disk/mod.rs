@@ -40,6 +40,7 @@ mod scan;
 mod segments;
 mod space;
 mod stamps;
+mod unread_heads;
 mod unsealed_file;
 mod volume;
 mod watchdog;
@@ -271,6 +272,7 @@ impl IdentityStore for DiskStore {
         for disk in &self.disks {
             let is_open = self.check_open().is_ok();
             is_any_back |= is_open && disk.reopen(&self.identities, self.level).await;
+            is_any_back |= is_open && disk.read_heads_again().await;
         }
         is_any_back
     }
@@ -430,7 +432,7 @@ impl ChunkStore for DiskStore {
     }
 
     fn damaged(&self) -> Vec<DamagedHead> {
-        self.disks.iter().flat_map(|disk| disk.damaged()).collect()
+        self.disks.iter().flat_map(|disk| disk.heads().clone()).collect()
     }
 
     fn usage(&self) -> Vec<DiskUsage> {

@@ -1,6 +1,6 @@
 //! Opens a store: identity of the disks, and the chunks sealed on them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -21,7 +21,7 @@ use super::volume::{Disk, Opened, Shared};
 use super::watchdog::Watch;
 use super::{CHUNKS, Config};
 use crate::fs::PAGE;
-use crate::{Fs, FsLock, HookedFs, Identity, OpenError, Opening, Pool, Space};
+use crate::{DamagedHead, Fs, FsLock, HookedFs, Identity, OpenError, Opening, Pool, Space};
 
 /// A directory of the configuration, with the access to it.
 pub(super) struct Folder {
@@ -271,11 +271,13 @@ fn recover_files(disk: &Disk, replicas: &mut Vec<(ChunkId, Entry)>) -> io::Resul
                     return Err(error);
                 }
                 damaged => {
-                    unreadable += usize::from(damaged.is_err());
+                    let is_unread = damaged.is_err();
+                    unreadable += usize::from(is_unread);
                     let why = damaged.err().map(|error| format!(": {error}")).unwrap_or_default();
                     let file = path.display();
                     tracing::error!(%chunk, %file, "the head is damaged{why}: the replica is kept, and not served");
-                    disk.add_damaged(Some(chunk), &path, None);
+                    let (disk_id, chunk, offset) = (disk.id, Some(chunk), None);
+                    disk.add_damaged(DamagedHead { disk: disk_id, chunk, path, offset, is_unread });
                 }
             }
         }
@@ -283,7 +285,7 @@ fn recover_files(disk: &Disk, replicas: &mut Vec<(ChunkId, Entry)>) -> io::Resul
     Ok(())
 }
 
-fn read_file_head(disk: &Disk, path: &Path) -> io::Result<Option<Head>> {
+pub(super) fn read_file_head(disk: &Disk, path: &Path) -> io::Result<Option<Head>> {
     let file = disk.fs.open(path, Opening::Existing)?;
     let length = file.length()?;
     let Some(at) = length.checked_sub(PAGE as u64) else { return Ok(None) };
@@ -325,12 +327,15 @@ fn recover_segment(
 ) -> io::Result<(Vec<(u64, Head)>, usize)> {
     let file = disk.fs.open(path, Opening::Existing)?;
     let found = scan(&*file, salt, is_last)?;
-    for at in &found.damaged {
+    let places: BTreeSet<_> = found.damaged.iter().chain(&found.unreadable).collect();
+    for at in places {
         tracing::error!(
             segment = %path.display(), at,
             "the head of a record is damaged: what follows is kept, and not served"
         );
-        disk.add_damaged(None, path, Some(*at));
+        let (path, is_unread) = (path.to_owned(), found.unreadable.contains(at));
+        let (chunk, offset) = (None, Some(*at));
+        disk.add_damaged(DamagedHead { disk: disk.id, chunk, path, offset, is_unread });
     }
     if found.replicas.is_empty() && found.damaged.is_empty() {
         disk.fs.remove(path)?;

@@ -42,8 +42,8 @@ pub(super) struct Scan {
     pub(super) damaged: Vec<u64>,
     /// Everything before this offset was durable before the last commit.
     pub(super) durable_to: u64,
-    /// Heads that could not be read.
-    unreadable: usize,
+    /// Pages that could not be read, each of which may be a head.
+    pub(super) unreadable: Vec<u64>,
 }
 
 /// Scans a segment; `is_last` if commits to it may be incomplete.
@@ -116,7 +116,7 @@ struct Window<'a> {
 impl Window<'_> {
     /// Returns the bytes of a head at `offset`; fewer at the end of the file, none if they are
     /// unreadable, which is counted.
-    fn read(&mut self, offset: u64, unreadable: &mut usize) -> io::Result<Bytes> {
+    fn read(&mut self, offset: u64, unreadable: &mut Vec<u64>) -> io::Result<Bytes> {
         let end = self.start + self.bytes.len() as u64;
         if offset < self.start || offset + HEAD as u64 > end {
             // A long record is likely followed by more long ones, of which a window is mostly
@@ -126,8 +126,8 @@ impl Window<'_> {
             // The window may be unreadable only beyond the head.
             let read = read.or_else(|_| self.file.read_at(offset, PAGE));
             self.bytes = match read {
-                Err(error) if is_disk_failure(&error) && *unreadable < UNREADABLE_MAX => {
-                    *unreadable += 1;
+                Err(error) if is_disk_failure(&error) && unreadable.len() < UNREADABLE_MAX => {
+                    unreadable.push(offset);
                     Bytes::new()
                 }
                 read => read?,
@@ -241,6 +241,7 @@ mod tests {
                 let expected: Vec<_> = all.into_iter().filter(|at| *at != page).collect();
                 assert_eq!(places, expected);
                 assert_eq!(found.damaged, [damaged * PAGE as u64]);
+                assert_eq!(found.unreadable, [page]);
                 assert!(found.left_over.is_empty() && found.torn.is_empty());
             }
         }

@@ -139,6 +139,7 @@ impl DiskSpace {
             writers: state.reservations,
             state: DiskState::Healthy,
             reason: String::new(),
+            has_unread_heads: false,
             is_full: self.is_full(&state, &common),
         }
     }

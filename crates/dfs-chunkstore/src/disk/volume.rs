@@ -20,6 +20,7 @@ use super::reopen::Attempt;
 use super::segments::Segments;
 use super::space::DiskSpace;
 use super::stamps::Stamps;
+use super::unread_heads::UNREAD;
 use super::watchdog::{Pace, Watch};
 use super::{CHUNKS, SEGMENTS};
 use crate::thread_pool::Running;
@@ -33,9 +34,6 @@ const IN_FLIGHT_BYTES: u64 = 16 << 20;
 /// Unit of the limit.
 const IN_FLIGHT_UNIT: u64 = 64 << 10;
 const IN_FLIGHT_UNITS: u32 = (IN_FLIGHT_BYTES / IN_FLIGHT_UNIT) as u32;
-
-/// Maximum number of damaged heads that are remembered; all are logged.
-const DAMAGED_MAX: usize = 1_000;
 
 pub(super) struct Disk {
     pub(super) number: u16,
@@ -59,8 +57,10 @@ pub(super) struct Disk {
     /// Held while the head of a sealed replica is changed.
     head_turn: Mutex<()>,
     condition: Mutex<Condition>,
-    /// Replicas whose heads were damaged at the start.
-    damaged: Mutex<Vec<DamagedHead>>,
+    /// Heads that were damaged or unreadable when it was opened.
+    pub(super) damaged: Mutex<Vec<DamagedHead>>,
+    /// When unread heads are read again.
+    pub(super) heads_due: Mutex<Option<Instant>>,
     /// True if the cluster wants it emptied.
     is_retiring: AtomicBool,
     /// Held while its identity is written.
@@ -115,6 +115,7 @@ impl Disk {
             head_turn: Mutex::default(),
             condition: Mutex::new(condition),
             damaged: Mutex::default(),
+            heads_due: Mutex::default(),
             is_retiring: AtomicBool::new(false),
             identity_turn: Arc::default(),
             lock: Mutex::new(lock),
@@ -258,25 +259,6 @@ impl Disk {
         }
     }
 
-    /// Records a damaged head, up to a limit.
-    pub(super) fn add_damaged(&self, chunk: Option<ChunkId>, path: &Path, offset: Option<u64>) {
-        let mut damaged = self.damaged.lock().unwrap_or_else(PoisonError::into_inner);
-        if damaged.len() < DAMAGED_MAX {
-            let path = path.to_owned();
-            damaged.push(DamagedHead { disk: self.id, chunk, path, offset });
-        }
-    }
-
-    /// Returns the heads that were found damaged at the start.
-    pub(super) fn damaged(&self) -> Vec<DamagedHead> {
-        self.damaged.lock().unwrap_or_else(PoisonError::into_inner).clone()
-    }
-
-    /// Forgets the damaged heads, before the disk is read again.
-    pub(super) fn clear_damaged(&self) {
-        self.damaged.lock().unwrap_or_else(PoisonError::into_inner).clear();
-    }
-
     /// Records whether the cluster wants it emptied.
     pub(super) fn set_retiring(&self, is_retiring: bool) {
         self.is_retiring.store(is_retiring, Ordering::Release);
@@ -288,7 +270,8 @@ impl Disk {
     }
 
     pub(super) fn usage(&self) -> DiskUsage {
-        let usage = self.space.usage(self.id);
+        let has_unread_heads = self.has_unread_heads();
+        let usage = DiskUsage { has_unread_heads, ..self.space.usage(self.id) };
         let (state, reason) = self.state();
         if state.is_in_service() {
             DiskUsage { state, reason, ..usage }
@@ -314,6 +297,9 @@ impl Disk {
             }
             (Condition::Current, Pace::Slow) => {
                 (DiskState::Slow, "operations took unusually long recently")
+            }
+            (Condition::Current, Pace::Normal) if self.has_unread_heads() => {
+                (DiskState::Healthy, UNREAD)
             }
             (Condition::Current, Pace::Normal) => return (DiskState::Healthy, String::new()),
         };

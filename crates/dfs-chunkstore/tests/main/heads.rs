@@ -1,11 +1,18 @@
 //! Damaged heads: one costs its replica, and destroys nothing.
 
+use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use bytes::Bytes;
 use dfs_chunkstore::sim::{Operation, SimFs};
-use dfs_chunkstore::{ChunkStore as _, DiskStore, Fs as _, Opening, conformance};
-use dfs_types::{ChunkId, DiskState};
+use dfs_chunkstore::{
+    ChunkStore as _, DiskStore, Fs, FsCall, FsHook, HookedFs, IdentityStore as _, Opening, Pool,
+    conformance,
+};
+use dfs_types::{ChunkId, DiskState, SeededRandom};
+use tokio::time::advance;
 
 use crate::support::{config, open_sim, states};
 
@@ -140,6 +147,70 @@ async fn damaged_record_of_the_last_commit_is_set_aside_not_removed() {
     assert_eq!(store.verify(sealed.replica()).await.unwrap(), Some(0));
     fs.flip_bit(&path, at + 100, 1).unwrap();
     assert_eq!(store.verify(sealed.replica()).await.unwrap(), None);
+}
+
+/// Fails the reads of one page of a file.
+#[derive(Default)]
+struct BadPage(Mutex<Option<(PathBuf, u64)>>);
+
+impl FsHook for BadPage {
+    type Running<'a> = ();
+
+    fn begin(&self, path: &Path, call: FsCall) -> io::Result<()> {
+        let (Some((bad, page)), FsCall::Read { offset, length }) = (&*self.0.lock().unwrap(), call)
+        else {
+            return Ok(());
+        };
+        let is_hit = path == bad && offset < page + 4096 && *page < offset + length;
+        if is_hit { Err(io::Error::from_raw_os_error(EIO)) } else { Ok(()) }
+    }
+}
+
+/// A head may be readable again: its replica is not absent before the disk got another chance.
+#[tokio::test(start_paused = true)]
+async fn unreadable_head_is_no_proof_of_absence_until_it_is_read_again() {
+    for (length, is_transient) in [(SMALL, true), (SMALL, false), (LARGE, true), (LARGE, false)] {
+        let (fs, bad_page) = (SimFs::new(), Arc::<BadPage>::default());
+        let store = open_sim(&fs, config(&["/a"]), 1).await.unwrap();
+        conformance::put(&store, VICTIM, length).await.unwrap();
+        let page = if length == LARGE {
+            let path = PathBuf::from(format!("/a/chunks/17/{VICTIM}.v1"));
+            let length = fs.open(&path, Opening::Existing).unwrap().length().unwrap();
+            (path, length - 4096)
+        } else {
+            let (path, at) = find(&fs, &conformance::content(VICTIM, SMALL)[..64]);
+            (path, at - at % 4096)
+        };
+        drop(store);
+        fs.crash();
+        *bad_page.0.lock().unwrap() = Some(page);
+        let hooked: Arc<dyn Fs> =
+            Arc::new(HookedFs::new(Arc::new(fs.clone()), Arc::clone(&bad_page)));
+        let (random, pool) = (Arc::new(SeededRandom::new(2)), Pool::inline());
+        let store = DiskStore::open(config(&["/a"]), hooked, pool, random).await.unwrap();
+        let is_unknown = || (store.usage()[0].has_unread_heads, store.damaged().len());
+        assert_eq!(is_unknown(), (true, 1));
+        assert!(store.usage()[0].reason.contains("restart the node"));
+        assert!(!store.reopen_disks().await, "too soon");
+        if is_transient {
+            bad_page.0.lock().unwrap().take();
+        }
+        advance(Duration::from_mins(4)).await;
+        assert!(!store.reopen_disks().await, "too soon");
+        assert_eq!(is_unknown(), (true, 1));
+        advance(Duration::from_mins(1)).await;
+        let is_settled = store.reopen_disks().await;
+        let expected = match (is_transient, length) {
+            (true, LARGE) => (false, 0),
+            // A record is found only by a scan of its segment.
+            (true, _) => (true, 1),
+            (false, _) => (false, 1),
+        };
+        assert_eq!((is_unknown(), is_settled), (expected, !expected.0));
+        if expected.1 == 0 {
+            conformance::assert_whole(&store, VICTIM, length).await;
+        }
+    }
 }
 
 /// A disk that reads almost nothing would otherwise call almost everything absent.

@@ -25,7 +25,7 @@ const LISTED_BYTES: u64 = 100;
 /// Interval of showing progress.
 const PROGRESS_EVERY: Duration = Duration::from_secs(1);
 
-/// Sends a digest of the replicas on each disk that is in service throughout, once all are known.
+/// Sends a digest of the replicas on each disk that is in service and known throughout.
 pub(super) fn digests(
     node: &Arc<Node>,
     order: Authorised<v1::InventoryRequest>,
@@ -38,9 +38,7 @@ pub(super) fn digests(
     spawn_in_request(async move {
         let _permit = permit;
         let mut disks: BTreeMap<DiskId, ReplicaDigest> = BTreeMap::new();
-        disks.extend(
-            node.disks_in_service().into_iter().map(|disk| (disk, ReplicaDigest::default())),
-        );
+        disks.extend(node.known_disks().into_iter().map(|disk| (disk, ReplicaDigest::default())));
         let mut walk = Walk::new(&node, range);
         let mut progress = Instant::now();
         loop {
@@ -69,7 +67,7 @@ pub(super) fn digests(
                 };
             }
         }
-        let still = node.disks_in_service();
+        let still = node.known_disks();
         disks.retain(|disk, _| still.contains(disk));
         let disks = disks.into_iter().map(|(disk, digest)| v1::DiskDigest {
             disk_id: disk.to_wire(),
@@ -95,8 +93,8 @@ pub(super) fn list(
     let node = node.clone();
     spawn_in_request(async move {
         let _permit = permit;
-        let serves = |node: &Node| disk.is_none_or(|disk| node.disks_in_service().contains(&disk));
-        let was_in_service = serves(&node);
+        let serves = |node: &Node| disk.is_none_or(|disk| node.known_disks().contains(&disk));
+        let was_known = serves(&node);
         // Taken before the index is read.
         let verdict = node.store.verdict_number();
         let mut walk = Walk::new(&node, range);
@@ -115,7 +113,7 @@ pub(super) fn list(
             }
             progress = Instant::now();
             let bytes = chunks.len() as u64 * LISTED_BYTES;
-            let is_last = is_end && was_in_service && serves(&node);
+            let is_last = is_end && was_known && serves(&node);
             let page = v1::ChunkListPage { chunks, is_last, verdict };
             pages = match pages.send(page, bytes).await {
                 Ok(pages) if !is_end => pages,

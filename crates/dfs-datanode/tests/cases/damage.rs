@@ -18,6 +18,7 @@ use crate::cluster::{
 
 const BLOCK: u64 = BLOCK_SIZE as u64;
 const SOUND: v1::ReplicaCondition = v1::ReplicaCondition::Sound;
+const GONE: v1::ReplicaCondition = v1::ReplicaCondition::Gone;
 /// A chunk of several reads, whose last block is short.
 const LENGTH: u64 = 40 * BLOCK + 7;
 
@@ -239,6 +240,24 @@ async fn unreadable_replicas_of_a_failed_disk_are_forgotten() {
     assert_eq!(verified, 1, "after the read that failed");
     sleep(Duration::from_mins(12)).await;
     assert_eq!(node.store.verified(), verified);
+}
+
+/// An I/O error while heads are read at the start says nothing about their replicas, nor does the
+/// list of such a disk.
+#[tokio::test(start_paused = true)]
+async fn replica_whose_head_was_not_read_is_not_gone() {
+    let cluster = Cluster::start().await;
+    let node = cluster.node(1, settings()).await;
+    let replica = node.put(1).await;
+    node.store.lose_heads(&[ChunkId(1)], true);
+    assert_eq!(node.read(&replica, 0).await.1.unwrap().code, ErrorCode::Unavailable);
+    let order = verification(1, &replica);
+    assert_eq!(refused(node.client().verify_replica(order).await), ErrorCode::Unavailable);
+    sleep(Duration::from_mins(1)).await;
+    assert!(cluster.coordinator.verdicts(NodeId(1)).is_empty());
+    // It stays unreadable.
+    node.store.lose_heads(&[ChunkId(1)], false);
+    assert_eq!(node.verify(&replica).await.verdict.unwrap().condition(), GONE);
 }
 
 #[tokio::test(start_paused = true)]

@@ -56,6 +56,12 @@ async fn digests_are_those_of_the_range() {
     assert_eq!(found.len(), 1);
     assert_eq!((found[0].count, found[0].sum), (expected.count, expected.sum));
     assert_eq!(digests(&node, 6, 9).await[0].count, 0, "a disk without replicas is reported");
+    node.store.lose_heads(&[ChunkId(9)], true);
+    assert_eq!(digests(&node, 2, 5).await, [], "not all replicas are found");
+    let disk_id = found[0].disk_id.clone();
+    let whole = v1::ListChunksRequest { disk_id, ..Default::default() };
+    assert!(!list(&node, whole).await.1);
+    node.store.lose_heads(&[], false);
     node.store.set_failed(true);
     assert_eq!(digests(&node, 2, 5).await, [], "nothing is known of a disk out of service");
 }

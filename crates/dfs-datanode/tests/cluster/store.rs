@@ -51,6 +51,8 @@ pub(crate) struct TestStore {
     is_failed: watch::Sender<bool>,
     /// The disk missed a registration.
     is_returning: watch::Sender<bool>,
+    /// Chunks whose heads the disk did not return at the start, and whether it still may.
+    lost_heads: watch::Sender<(Vec<ChunkId>, bool)>,
 }
 
 impl TestStore {
@@ -72,6 +74,7 @@ impl TestStore {
             is_dark: watch::Sender::new(false),
             is_failed: watch::Sender::new(false),
             is_returning: watch::Sender::new(false),
+            lost_heads: watch::Sender::default(),
         }
     }
 
@@ -110,9 +113,19 @@ impl TestStore {
         self.is_failed.send_replace(is_failed);
     }
 
+    /// Hides chunks as if the disk had not returned their heads at the start; it may do so later if
+    /// they are unread.
+    pub(crate) fn lose_heads(&self, chunks: &[ChunkId], are_unread: bool) {
+        self.lost_heads.send_replace((chunks.to_vec(), are_unread));
+    }
+
     /// Makes the disk one that missed a registration.
     pub(crate) fn return_disk(&self) {
         self.is_returning.send_replace(true);
+    }
+
+    fn disk(&self) -> DiskId {
+        self.memory.usage()[0].disk
     }
 
     fn is_failed(&self) -> bool {
@@ -226,7 +239,7 @@ impl ChunkStore for TestStore {
 
     async fn stat(&self, replica: ReplicaRef) -> Result<Option<SealedChunk>, StoreError> {
         self.answers(Hang::Everything).await;
-        if self.is_failed() {
+        if self.is_failed() || self.lost_heads.borrow().0.contains(&replica.chunk) {
             return Ok(None);
         }
         self.memory.stat(replica).await
@@ -335,12 +348,18 @@ impl ChunkStore for TestStore {
     }
 
     fn damaged(&self) -> Vec<DamagedHead> {
-        self.memory.damaged()
+        let (disk, (chunks, is_unread)) = (self.disk(), self.lost_heads.borrow().clone());
+        let head = |chunk: ChunkId| {
+            let path = chunk.to_string().into();
+            DamagedHead { disk, chunk: Some(chunk), path, offset: None, is_unread }
+        };
+        chunks.into_iter().map(head).collect()
     }
 
     fn usage(&self) -> Vec<DiskUsage> {
         let mut disks = self.memory.usage();
         for disk in &mut disks {
+            disk.has_unread_heads = self.lost_heads.borrow().1;
             if self.is_failed() {
                 disk.state = DiskState::Failed;
             } else if *self.is_returning.borrow() {

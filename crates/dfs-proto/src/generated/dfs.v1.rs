@@ -4356,8 +4356,8 @@ pub struct Disk {
     /// Free bytes of that file system, shared by all disks on it.
     #[prost(uint64, tag = "7")]
     pub file_system_free: u64,
-    /// Why it is not healthy, and what to do, with its directory; at most 512 bytes, empty when
-    /// healthy.
+    /// Why it is not healthy or does not know all its replicas, and what to do, with its directory; at
+    /// most 512 bytes, otherwise empty.
     #[prost(string, tag = "8")]
     pub reason: ::prost::alloc::string::String,
     /// Replicas being written to it; they are counted until they count as sealed.
