@@ -21,7 +21,7 @@ use dfs_types::{
     ReplicaRef, SeededRandom, Sha256, Stamp, block_count,
 };
 
-use crate::{ChunkHeader, ChunkSeal, ChunkStore, ChunkWriter, SealedChunk, StoreError};
+use crate::{ChunkHeader, ChunkSeal, ChunkStore, ChunkWriter, FullSpeed, SealedChunk, StoreError};
 
 type Store = Arc<dyn ChunkStore>;
 
@@ -146,7 +146,7 @@ pub async fn assert_whole(store: &dyn ChunkStore, chunk: ChunkId, length: usize)
     assert_eq!(read, bytes, "bytes of chunk {chunk}");
     let read = store.header(replica).await.expect("a sealed chunk has a header");
     assert_eq!(read, header(chunk, length));
-    assert_eq!(store.verify(replica).await.expect("verify works"), None);
+    assert_eq!(store.verify(replica, &FullSpeed).await.expect("verify works"), None);
 }
 
 fn assert_code<T: std::fmt::Debug>(result: Result<T, StoreError>, code: ErrorCode) {
@@ -199,7 +199,7 @@ async fn ranges_come_as_whole_blocks(store: &Store) {
     }
     assert_code(store.read(no_replica(ChunkId(1)), 0, 1).await, ErrorCode::NotFound);
     assert_code(store.header(no_replica(ChunkId(1))).await, ErrorCode::NotFound);
-    assert_code(store.verify(no_replica(ChunkId(1))).await, ErrorCode::NotFound);
+    assert_code(store.verify(no_replica(ChunkId(1)), &FullSpeed).await, ErrorCode::NotFound);
 }
 
 async fn only_sealed_chunks_are_there(store: &Store) {
@@ -339,7 +339,7 @@ async fn set_aside_replicas_are_kept_and_readable(store: &Store) {
         let marked = SealedChunk { is_set_aside: true, ..sealed };
         assert_eq!(store.stat(replica).await.expect("stat works"), Some(marked));
         assert_eq!(store.list(None, 9).await.expect("list works"), [marked]);
-        assert_eq!(store.verify(replica).await.expect("verify works"), None);
+        assert_eq!(store.verify(replica, &FullSpeed).await.expect("verify works"), None);
         assert_eq!(store.header(replica).await.expect("header works"), header(chunk, length));
         assert_code(store.create(header(chunk, 1)).await.map(|_| ()), ErrorCode::AlreadyExists);
         assert_code(store.reinstate(later(replica)).await, ErrorCode::NotFound);

@@ -11,6 +11,7 @@ mod error;
 mod fs;
 mod identity;
 mod memory;
+mod scrub;
 pub mod sim;
 mod store;
 mod thread_pool;
@@ -20,6 +21,7 @@ pub use error::{OpenError, StoreError};
 pub use fs::{File, Fs, FsCall, FsHook, FsLock, HookedFs, Opening, OsFs, Space};
 pub use identity::{Identity, IdentityStore, Registration};
 pub use memory::MemoryStore;
+pub use scrub::{FullSpeed, ReadPace, ScrubProgress, ScrubStore};
 pub use store::{
     Blocks, ChunkHeader, ChunkSeal, ChunkStore, ChunkWriter, DamagedHead, DiskUsage, SealedChunk,
 };

@@ -15,7 +15,7 @@ use dfs_types::{
 use crate::identity::COUNTER_BITS;
 use crate::{
     Blocks, ChunkHeader, ChunkSeal, ChunkStore, ChunkWriter, DamagedHead, DiskUsage, Identity,
-    IdentityStore, Registration, SealedChunk, StoreError,
+    IdentityStore, ReadPace, Registration, ScrubProgress, ScrubStore, SealedChunk, StoreError,
 };
 
 /// Maximum bytes of one read.
@@ -39,6 +39,7 @@ struct State {
     is_retiring: bool,
     /// Why the disk is out of service, if it is.
     failed: Option<String>,
+    scrub: ScrubProgress,
 }
 
 #[derive(Debug, Clone)]
@@ -49,6 +50,8 @@ struct Replica {
     data: Bytes,
     crcs: Vec<Crc32c>,
     is_set_aside: bool,
+    /// True if it is only listed.
+    is_lost: bool,
 }
 
 /// Returns a secret derived from the node, the same whenever its store is created again.
@@ -76,6 +79,7 @@ impl MemoryStore {
             is_closed: false,
             is_retiring: false,
             failed: None,
+            scrub: ScrubProgress::default(),
         };
         Self { state: Arc::new(Mutex::new(state)) }
     }
@@ -91,6 +95,13 @@ impl MemoryStore {
         data[0] ^= 0x80;
         replica.data = data.freeze();
         true
+    }
+
+    /// Loses the bytes of a chunk, like a file that someone removed. Returns false if it does not
+    /// exist.
+    pub fn lose(&self, chunk: ChunkId) -> bool {
+        let mut state = self.lock();
+        state.sealed.get_mut(&chunk).map(|replica| replica.is_lost = true).is_some()
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -183,6 +194,27 @@ impl IdentityStore for MemoryStore {
 }
 
 #[async_trait]
+impl ScrubStore for MemoryStore {
+    async fn scrub_progress(&self, disk: DiskId) -> Result<ScrubProgress, StoreError> {
+        let state = self.lock();
+        if disk == state.disk() { Ok(state.scrub) } else { Err(StoreError::NoDisk(disk)) }
+    }
+
+    async fn store_scrub_progress(
+        &self,
+        disk: DiskId,
+        progress: ScrubProgress,
+    ) -> Result<(), StoreError> {
+        let mut state = self.lock();
+        if disk != state.disk() {
+            return Err(StoreError::NoDisk(disk));
+        }
+        state.scrub = progress;
+        Ok(())
+    }
+}
+
+#[async_trait]
 impl ChunkStore for MemoryStore {
     async fn create(&self, header: ChunkHeader) -> Result<Box<dyn ChunkWriter>, StoreError> {
         let chunk = header.chunk;
@@ -262,8 +294,22 @@ impl ChunkStore for MemoryStore {
         })
     }
 
-    async fn verify(&self, replica: ReplicaRef) -> Result<Option<u64>, StoreError> {
-        let state = self.lock();
+    async fn verify(
+        &self,
+        replica: ReplicaRef,
+        pace: &dyn ReadPace,
+    ) -> Result<Option<u64>, StoreError> {
+        let length = self.lock().find(replica)?.seal.length;
+        let (mut left, step) = (length, READ_MAX as u64);
+        while left > 0 {
+            pace.admit(left.min(step)).await;
+            left = left.saturating_sub(step);
+        }
+        let mut state = self.lock();
+        if state.find(replica)?.is_lost {
+            let lost = state.sealed.remove(&replica.chunk);
+            state.used -= lost.map_or(0, |lost| lost.data.len() as u64);
+        }
         let replica = state.find(replica)?;
         let found = Crc32c::of_blocks(&replica.data);
         let bad = found.iter().zip(&replica.crcs).position(|(found, stored)| found != stored);
@@ -437,6 +483,7 @@ impl ChunkWriter for Writer {
             data,
             crcs: std::mem::take(&mut self.crcs),
             is_set_aside: false,
+            is_lost: false,
         };
         let sealed = state.describe(&replica);
         if let Some(replaced) = state.sealed.insert(self.header.chunk, replica) {

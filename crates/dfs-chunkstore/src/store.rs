@@ -11,7 +11,7 @@ use dfs_types::{
     ReplicaRef, Stamp,
 };
 
-use crate::StoreError;
+use crate::{ReadPace, StoreError};
 
 /// Metadata in a chunk's own record, enough to rebuild the namespace from datanodes alone.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -184,8 +184,13 @@ pub trait ChunkStore: Send + Sync + 'static {
 
     /// Verifies every block of a replica, even one set aside. `Some(n)` is the first block that was
     /// bad in two reads, from the disk rather than from caches as far as possible. An unreadable
-    /// block is an error, as it may become readable again.
-    async fn verify(&self, replica: ReplicaRef) -> Result<Option<u64>, StoreError>;
+    /// block is an error, as it may become readable again. `NotFound` if the replica is not on the
+    /// disk any more, which is then forgotten.
+    async fn verify(
+        &self,
+        replica: ReplicaRef,
+        pace: &dyn ReadPace,
+    ) -> Result<Option<u64>, StoreError>;
 
     /// Sets a bad replica aside, durably unless its head is unreadable: then until the next start,
     /// which serves it only if it can be read again. It is kept until it is deleted or replaced.

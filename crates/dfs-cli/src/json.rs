@@ -10,7 +10,7 @@ use dfs_client::{
     ClusterStatus, DiskStatus, ExplainedChunk, ExplainedReplica, Explanation, FileStat, NodeStatus,
     ReplicationStatus, WorkerStatus, XattrName,
 };
-use dfs_types::{DfsPath, FileKind, FileTime};
+use dfs_types::{DfsPath, DiskScrub, FileKind, FileTime};
 use serde_json::{Value, json};
 
 use crate::printable::printable;
@@ -180,6 +180,19 @@ pub(crate) fn disk(disk: &DiskStatus) -> Value {
         "chunks": disk.chunks,
         "state": disk.state.name(),
         "reason": disk.reason,
+        "scrub": disk.scrub.as_ref().map(scrub),
+    })
+}
+
+fn scrub(scrub: &DiskScrub) -> Value {
+    json!({
+        "last_end_ms": scrub.last.map(|last| last.end.millis()),
+        "last_bytes": scrub.last.map(|last| last.bytes),
+        "last_errors": scrub.last.map(|last| last.errors),
+        "replicas": scrub.replicas,
+        "errors": scrub.errors,
+        "left_replicas": scrub.left_replicas,
+        "left_bytes": scrub.left_bytes,
     })
 }
 
@@ -263,6 +276,7 @@ mod tests {
         let mut cluster = ClusterStatus::new(ClusterId(1));
         let mut node = NodeStatus::new(NodeId(1), "a:7080", NodeState::Active);
         node.disks = vec![DiskStatus::new(DiskId(1), 10)];
+        node.disks[0].scrub = Some(DiskScrub::default());
         cluster.nodes = vec![node];
         let unknown = status(&cluster);
         assert_eq!(unknown["replication"]["missing"], Value::Null, "unknown is not zero");

@@ -8,8 +8,9 @@ use std::time::Duration;
 use dfs_metadata::chunk_health::LostDisks;
 use dfs_metadata::engine::lease::LeaseGrant;
 use dfs_metadata::namespace::Unreadable;
+use dfs_proto::v1;
 use dfs_types::{ChunkId, Revision};
-use dfs_workers::{Handles, Place};
+use dfs_workers::{Control, Handles, SCRUB};
 use tokio::time::Instant;
 use tracing::warn;
 
@@ -50,6 +51,7 @@ pub(crate) struct Background {
     /// Address of this coordinator for others.
     address: String,
     pub(crate) lease: Arc<LeaseState>,
+    /// All workers: those that run here with the lease, and the settings of those on datanodes.
     pub(crate) workers: Handles,
     /// Held while a worker's settings change, so that the last stored change takes effect.
     pub(crate) setting: tokio::sync::Mutex<()>,
@@ -104,7 +106,7 @@ impl Background {
         Self {
             address,
             lease: Arc::default(),
-            workers: Handles::new(Place::Lease),
+            workers: Handles::all(),
             setting: tokio::sync::Mutex::default(),
             reaped: AtomicU64::default(),
             upload_aborted: AtomicBool::default(),
@@ -130,6 +132,15 @@ impl Background {
     pub(crate) fn claim(&self, chunk: ChunkId) -> Option<Claim> {
         let is_free = crate::lock(&self.claims).insert(chunk);
         is_free.then(|| Claim { chunk, claims: self.claims.clone() })
+    }
+
+    /// Returns the settings of the scrub for datanodes, while this coordinator holds the lease.
+    pub(crate) fn scrub_control(&self) -> Option<v1::WorkerControl> {
+        self.lease.grant()?;
+        let handle = self.workers.of(&SCRUB);
+        let Control { rate, request, .. } = handle.control();
+        let left = handle.pause_left().unwrap_or_default();
+        Some(v1::WorkerControl { pause_left_ms: left.as_millis() as u64, rate, request })
     }
 
     /// Adds chunks that became tombstones.

@@ -11,7 +11,7 @@ use std::time::Duration;
 use dfs_metadata::chunk_health::{Cluster, Contact, DiskFault, NodeIntent, NodeLiveness};
 use dfs_metadata::namespace::{Liveness, NodeDisk};
 use dfs_types::{
-    DiskId, DiskState, FileSystemId, NodeId, NodeState, RegistrationNumber, fair_shares,
+    DiskId, DiskScrub, DiskState, FileSystemId, NodeId, NodeState, RegistrationNumber, fair_shares,
 };
 use tokio::time::Instant;
 
@@ -40,6 +40,8 @@ pub(crate) struct DiskReport {
     pub(crate) file_system: Option<FileSystemId>,
     /// Free bytes of that file system, shared by all disks on it.
     pub(crate) file_system_free: u64,
+    /// Its scrub, once that has started.
+    pub(crate) scrub: Option<DiskScrub>,
 }
 
 /// The part of a node's record that is needed here.

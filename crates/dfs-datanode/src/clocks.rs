@@ -29,6 +29,12 @@ impl Clocks {
         said.insert(coordinator, (time, Instant::now()));
     }
 
+    /// Returns the latest current time of any coordinator; `None` if none has reported any.
+    pub(crate) fn latest(&self) -> Option<Timestamp> {
+        let said = self.said.lock().unwrap_or_else(PoisonError::into_inner);
+        said.values().map(|(time, heard)| time.plus(heard.elapsed())).max()
+    }
+
     /// Returns the current time at a coordinator; `None` if it has not reported any.
     pub(crate) fn now(&self, coordinator: u64) -> Option<Timestamp> {
         let said = self.said.lock().unwrap_or_else(PoisonError::into_inner);

@@ -13,6 +13,8 @@ mod metrics;
 mod node;
 mod orders;
 mod replica_checks;
+mod scrub;
+mod scrub_board;
 mod service;
 mod sessions;
 mod settings;

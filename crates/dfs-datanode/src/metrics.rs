@@ -5,7 +5,7 @@ use std::time::Duration;
 use dfs_chunkstore::DiskUsage;
 use dfs_runtime::{Counter, Counters, Gauges, Histogram, Histograms, Metrics};
 use dfs_transport::{Observer, Refusal};
-use dfs_types::DiskState;
+use dfs_types::{DiskId, DiskScrub, DiskState};
 use tonic::Code;
 
 /// Every call of a datanode: the closed list of values of the label `method`.
@@ -61,6 +61,12 @@ pub(crate) struct Counts {
     disk_chunks: Gauges,
     disk_state: Gauges,
     sessions: Gauges,
+    scrub_last_pass: Gauges,
+    scrub_left_bytes: Gauges,
+    /// Bytes read by the scrub.
+    pub(crate) scrub_bytes: Counter,
+    /// Replicas that the scrub found bad, absent or unreadable.
+    pub(crate) scrub_errors: Counter,
     /// Bytes of chunks received.
     pub(crate) bytes_in: Counter,
     /// Bytes of chunks sent to readers.
@@ -119,6 +125,23 @@ impl Counts {
                 "Chunks being written, by kind of sender.",
                 &[("from", &["client", "datanode"])],
             ),
+            scrub_last_pass: metrics.gauges(
+                "dfs_datanode_scrub_last_pass_seconds",
+                "End of the last whole pass of the scrub over each disk, in seconds since 1970; 0 \
+                 if there was none.",
+                &[("disk", DISKS)],
+            ),
+            scrub_left_bytes: metrics.gauges(
+                "dfs_datanode_scrub_left_bytes",
+                "Bytes that the scrub has yet to read in the pass over each disk.",
+                &[("disk", DISKS)],
+            ),
+            scrub_bytes: metrics
+                .counter("dfs_datanode_scrub_bytes_total", "Bytes read by the scrub."),
+            scrub_errors: metrics.counter(
+                "dfs_datanode_scrub_errors_total",
+                "Replicas that the scrub found bad, absent or unreadable.",
+            ),
             bytes_in: metrics
                 .counter("dfs_datanode_received_bytes_total", "Bytes of chunks received."),
             bytes_out: metrics
@@ -170,6 +193,16 @@ impl Counts {
                 let is_it = i64::from(state == disk.state);
                 self.disk_state.of(&[label, state.name()]).set(is_it);
             }
+        }
+    }
+
+    /// Updates the scrub gauges.
+    pub(crate) fn show_scrub(&self, disks: &[(DiskId, DiskScrub)]) {
+        for (number, (_, scrub)) in disks.iter().enumerate() {
+            let label = DISKS.get(number).copied().unwrap_or_default();
+            let end = scrub.last.map_or(0, |last| last.end.millis() / 1_000);
+            self.scrub_last_pass.of(&[label]).set(end as i64);
+            self.scrub_left_bytes.of(&[label]).set(scrub.left_bytes as i64);
         }
     }
 

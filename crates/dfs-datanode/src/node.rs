@@ -13,12 +13,13 @@ use dfs_types::{
     ClusterId, DiskId, Generation, Incarnation, LeaseEpoch, Level, NodeId, NodeState, Part, Random,
     ReadProof, Receipt, RegistrationNumber, ReplicaRef, Seal, SealKey,
 };
-use dfs_workers::Throttle;
+use dfs_workers::{Handles, Place, Throttle};
 use tokio::sync::{Mutex as AsyncMutex, Semaphore, watch};
 
 use crate::call_limits::CallLimits;
 use crate::clocks::Clocks;
 use crate::metrics::Counts;
+use crate::scrub_board::ScrubBoard;
 use crate::sessions::Sessions;
 use crate::unreadable::Unreadable;
 use crate::verdicts::Verdicts;
@@ -83,6 +84,10 @@ pub(crate) struct Node {
     pub(crate) clocks: Clocks,
     pub(crate) verifications: Verifications,
     pub(crate) unreadable: Unreadable,
+    /// The workers of this process.
+    pub(crate) workers: Handles,
+    /// How far the scrub is.
+    pub(crate) scrub: ScrubBoard,
 }
 
 /// Components of a [`Node`].
@@ -132,6 +137,8 @@ impl Node {
             clocks: Clocks::default(),
             verifications: Verifications::default(),
             unreadable: Unreadable::default(),
+            workers: Handles::new(Place::Local),
+            scrub: ScrubBoard::default(),
         }
     }
 

@@ -6,7 +6,9 @@
 
 use std::time::Duration;
 
-use dfs_chunkstore::{Blocks, ChunkHeader, DiskUsage, SealedChunk, StoreError};
+use dfs_chunkstore::{
+    Blocks, ChunkHeader, DiskUsage, FullSpeed, ReadPace, SealedChunk, StoreError,
+};
 use dfs_proto::v1;
 use dfs_types::{
     BLOCK_SIZE, ChunkSeal, Crc32c, DiskId, DiskState, Part, ReplicaCondition, ReplicaRef,
@@ -107,7 +109,11 @@ impl Node {
         if verdict.is_err() {
             self.verifications.forget(name);
         }
-        Ok(verdict?.condition == ReplicaCondition::Bad)
+        match verdict?.condition {
+            ReplicaCondition::Bad => Ok(true),
+            ReplicaCondition::Sound => Ok(false),
+            ReplicaCondition::Gone => Err(self.absence(name)),
+        }
     }
 
     async fn is_block_sound(&self, replica: ReplicaRef, block: u64) -> Result<bool, Error> {
@@ -142,14 +148,28 @@ impl Node {
         self.verify(found).await
     }
 
-    /// Reads a replica end to end. Sets it aside if it is bad, and reports what is new to the
-    /// coordinators. An error is no verdict.
+    /// Reads a replica end to end, see [`Self::verify_at`].
     pub(crate) async fn verify(&self, replica: SealedChunk) -> Result<ReplicaVerdict, Error> {
+        self.verify_at(replica, &FullSpeed).await
+    }
+
+    /// Reads a replica end to end, at this pace. Sets it aside if it is bad, and reports what is
+    /// new to the coordinators. An error is no verdict.
+    pub(crate) async fn verify_at(
+        &self,
+        replica: SealedChunk,
+        pace: &dyn ReadPace,
+    ) -> Result<ReplicaVerdict, Error> {
         let (name, number) = (replica.replica(), self.store.verdict_number());
-        let bad = match self.store.verify(name).await {
+        let bad = match self.store.verify(name, pace).await {
             Err(StoreError::Damaged { .. }) => Some(0),
             Err(error @ StoreError::Unreadable { .. }) => {
                 return self.judge_unreadable(replica, number, error).await;
+            }
+            Err(StoreError::NotFound(_)) if self.proves_absence(name.disk) => {
+                let gone = verdict(name, number, ReplicaCondition::Gone, 0);
+                self.report(gone);
+                return Ok(gone);
             }
             verified => verified.map_err(|error| self.failure(name, error))?,
         };

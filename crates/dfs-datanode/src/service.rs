@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use dfs_chunkstore::{ChunkStore, DiskConfig, DiskStore, Fs, IdentityStore, Pool};
+use dfs_chunkstore::{ChunkStore, DiskConfig, DiskStore, Fs, IdentityStore, Pool, ScrubStore};
 use dfs_runtime::{Metrics, Readiness, Shutdown, StatusServer};
 use dfs_transport::{Channels, ConnectionLimits, Listener, Network, Security};
 use dfs_types::{NodeId, Random};
@@ -16,7 +16,7 @@ use tonic_health::server::HealthReporter;
 
 use crate::metrics::Counts;
 use crate::node::{Node, Parts};
-use crate::{Error, Settings, grpc, membership};
+use crate::{Error, Settings, grpc, membership, scrub};
 
 /// Interval of gauge updates.
 const WATCH_EVERY: Duration = Duration::from_secs(1);
@@ -27,9 +27,9 @@ const REOPEN_EVERY: Duration = Duration::from_secs(5);
 const CLOSE_WITHIN_MIN: Duration = Duration::from_secs(1);
 
 /// A chunk store with an identity.
-pub trait Store: ChunkStore + IdentityStore {}
+pub trait Store: ChunkStore + IdentityStore + ScrubStore {}
 
-impl<T: ChunkStore + IdentityStore> Store for T {}
+impl<T: ChunkStore + IdentityStore + ScrubStore> Store for T {}
 
 /// Components of a datanode, passed in so that a test or a simulation can replace them.
 #[derive(Clone)]
@@ -214,6 +214,7 @@ impl Service {
                 () = node.sessions.expire() => {}
                 () = node.keep_set_aside() => {}
                 () = node.verify_unreadable() => {}
+                () = scrub::run(node.clone()) => {}
                 () = watch(&node) => {}
                 () = reopen_disks(&node) => {}
             }
@@ -263,6 +264,7 @@ async fn watch(node: &Node) {
         node.counts.show_disks(&node.store.usage());
         let (of_clients, of_datanodes) = node.sessions.taken();
         node.counts.show_sessions(of_clients as usize, of_datanodes as usize);
+        node.counts.show_scrub(&node.scrub.disks());
         tokio::time::sleep(WATCH_EVERY).await;
     }
 }

@@ -61,6 +61,9 @@ pub struct Settings {
     /// Bytes per second that builds here, and builds of other nodes from here, may move together; 0
     /// for no limit.
     pub move_bytes_per_second: u64,
+    /// Milliseconds within which the scrub reads every replica on a disk once; 0 for only when it is
+    /// requested.
+    pub scrub_every_ms: u64,
     /// Milliseconds that sessions and calls in progress may take after the request to stop.
     pub drain_ms: u64,
     /// The newest write level that is read. Lower than that of the release only when one build acts
@@ -113,6 +116,7 @@ impl Default for Settings {
             reads: 64,
             builds: 2,
             move_bytes_per_second: 64 << 20,
+            scrub_every_ms: 14 * 24 * 3_600 * 1_000,
             drain_ms: 10_000,
             level: Level::NEWEST,
         }
@@ -170,6 +174,9 @@ impl Settings {
         if !(10..self.session_idle_ms).contains(&self.replica_stall_ms) {
             return wrong("replica_stall_ms", "is less than 10, or not less than session_idle_ms");
         }
+        if (1..SCRUB_EVERY_MS_MIN).contains(&self.scrub_every_ms) {
+            return wrong("scrub_every_ms", "is less than 1000, but not 0");
+        }
         if self.window_bytes < WINDOW_BYTES_MIN {
             return wrong("window_bytes", "is less than 8 MiB");
         }
@@ -184,11 +191,18 @@ impl Settings {
         Duration::from_millis(self.replica_stall_ms)
     }
 
+    /// `None` if the scrub only reads on request.
+    pub(crate) fn scrub_every(&self) -> Option<Duration> {
+        (self.scrub_every_ms > 0).then(|| Duration::from_millis(self.scrub_every_ms))
+    }
+
     pub(crate) fn drain(&self) -> Duration {
         Duration::from_millis(self.drain_ms)
     }
 }
 
+/// A shorter pass would do little but list replicas.
+const SCRUB_EVERY_MS_MIN: u64 = 1_000;
 /// Room for several frames of maximum size.
 const WINDOW_BYTES_MIN: u64 = 8 << 20;
 
@@ -228,6 +242,7 @@ mod tests {
         assert_eq!(refused(|s| s.min_durable_replicas = 0), "min_durable_replicas");
         assert_eq!(refused(|s| s.replica_stall_ms = s.session_idle_ms), "replica_stall_ms");
         assert_eq!(refused(|s| s.window_bytes = 1), "window_bytes");
+        assert_eq!(refused(|s| s.scrub_every_ms = 1), "scrub_every_ms");
     }
 
     #[test]

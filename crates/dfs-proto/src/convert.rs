@@ -2,8 +2,9 @@
 
 use bytes::Bytes;
 use dfs_types::{
-    Attributes, Change, DiskState, FileKind, FileTime, Frame, NodeState, Precondition, ReadProof,
-    Receipt, Redundancy, ReplicaCondition, ReplicaHealth, ReplicaRef, ReplicaVerdict, Slot, Target,
+    Attributes, Change, DiskScrub, DiskState, FileKind, FileTime, Frame, NodeState, Precondition,
+    ReadProof, Receipt, Redundancy, ReplicaCondition, ReplicaHealth, ReplicaRef, ReplicaVerdict,
+    Slot, Target,
 };
 
 use crate::v1;
@@ -34,6 +35,21 @@ impl From<NodeState> for v1::NodeState {
             NodeState::Drained => Self::Drained,
             NodeState::Maintenance => Self::Maintenance,
             NodeState::Removed => Self::Removed,
+        }
+    }
+}
+
+impl From<DiskScrub> for v1::DiskScrub {
+    fn from(scrub: DiskScrub) -> Self {
+        let DiskScrub { last, replicas, errors, left_replicas, left_bytes } = scrub;
+        Self {
+            last_end_ms: last.map(|last| last.end.millis()),
+            last_bytes: last.map_or(0, |last| last.bytes),
+            last_errors: last.map_or(0, |last| last.errors),
+            replicas,
+            errors,
+            left_replicas,
+            left_bytes,
         }
     }
 }

@@ -7,11 +7,11 @@ use std::fmt;
 use bytes::Bytes;
 use dfs_types::{
     Attributes, CHUNK_SIZE_MAX, CHUNK_SIZE_MIN, Change, ChunkId, ChunkSeal, ClientId, ClusterId,
-    Crc32c, DfsPath, DiskId, DiskState, ErrorCode, FileKind, FileSystemId, FileTime, Frame,
-    Generation, Incarnation, InodeId, Name, NodeId, NodeSecret, NodeState, Part, PathError,
+    Crc32c, DfsPath, DiskId, DiskScrub, DiskState, ErrorCode, FileKind, FileSystemId, FileTime,
+    Frame, Generation, Incarnation, InodeId, Name, NodeId, NodeSecret, NodeState, Part, PathError,
     Precondition, ReadProof, Receipt, Redundancy, RegistrationNumber, ReplicaCondition,
     ReplicaHealth, ReplicaRef, ReplicaVerdict, RequestId, Revision, Seal, SealKey, SessionId,
-    Sha256, Slot, Stamp, Target, XattrError, XattrName,
+    Sha256, Slot, Stamp, Target, Timestamp, WholePass, XattrError, XattrName,
 };
 
 use crate::v1;
@@ -269,6 +269,18 @@ pub fn node_state(field: &'static str, state: i32) -> Result<NodeState, FieldErr
         Ok(v1::NodeState::Removed) => Ok(NodeState::Removed),
         Ok(v1::NodeState::Unspecified) | Err(_) => Err(unknown(field, state)),
     }
+}
+
+/// Converts the scrub of a disk.
+pub fn disk_scrub(scrub: v1::DiskScrub) -> DiskScrub {
+    let v1::DiskScrub { last_end_ms, last_bytes, last_errors, .. } = scrub;
+    let v1::DiskScrub { replicas, errors, left_replicas, left_bytes, .. } = scrub;
+    let last = last_end_ms.map(|end| WholePass {
+        end: Timestamp::from_millis(end),
+        bytes: last_bytes,
+        errors: last_errors,
+    });
+    DiskScrub { last, replicas, errors, left_replicas, left_bytes }
 }
 
 /// Parses the state of a disk.

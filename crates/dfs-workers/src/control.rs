@@ -9,4 +9,6 @@ pub struct Control {
     pub paused_until: Option<Instant>,
     /// Units per second in place of the budget of the spec; 0 for unlimited.
     pub rate: Option<u64>,
+    /// Number of the newest request to do everything at once; 0 for none.
+    pub request: u64,
 }

@@ -86,6 +86,11 @@ impl Handle {
         *self.control.borrow()
     }
 
+    /// Watches its settings.
+    pub fn watch_control(&self) -> watch::Receiver<Control> {
+        self.control.subscribe()
+    }
+
     /// Returns its rate in units per second; 0 for unlimited.
     pub fn rate(&self) -> u64 {
         self.throttle.rate()
@@ -180,7 +185,15 @@ pub struct Handles(Arc<[Arc<Handle>]>);
 impl Handles {
     /// Creates handles of the workers of that place.
     pub fn new(place: Place) -> Self {
-        let specs = all().iter().filter(|spec| spec.place == place);
+        Self::of_specs(all().iter().filter(|spec| spec.place == place))
+    }
+
+    /// Creates handles of all workers, for a place that also administers those of others.
+    pub fn all() -> Self {
+        Self::of_specs(all().iter())
+    }
+
+    fn of_specs(specs: impl Iterator<Item = &'static Spec>) -> Self {
         Self(specs.map(|spec| Arc::new(Handle::new(spec))).collect())
     }
 

@@ -80,9 +80,16 @@ pub const RECONCILE: Spec = Spec {
     budget: Budget { unit: Unit::Items, per_second: 50_000 },
 };
 
+/// Reads every replica on the disks of a datanode, to find damage before a reader does.
+pub const SCRUB: Spec = Spec {
+    name: "scrub",
+    place: Place::Local,
+    budget: Budget { unit: Unit::Bytes, per_second: 200 << 20 },
+};
+
 /// All workers, in the order in which they are listed.
 pub const fn all() -> &'static [Spec] {
-    &[REPAIR, DRAIN, REAPER, DELETE, RECONCILE, UPGRADE]
+    &[REPAIR, DRAIN, REAPER, DELETE, RECONCILE, UPGRADE, SCRUB]
 }
 
 #[cfg(test)]

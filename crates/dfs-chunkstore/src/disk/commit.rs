@@ -262,8 +262,11 @@ impl Disk {
         for Mark { chunk, stamp, state, .. } in marks {
             let Some(entry) = self.index.find(*chunk, self.number, *stamp) else { continue };
             let Place::Record { segment, .. } = entry.place else { continue };
-            let file = self.open_segment(segment);
-            let file = file.map_err(|error| self.fault("opening a segment", error))?;
+            let file = match self.open_segment(segment) {
+                Ok(file) => file,
+                Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+                Err(error) => return Err(self.fault("opening a segment", error)),
+            };
             self.write_mark(&*file, *chunk, &entry, *state)?;
             touched.insert(segment, file);
         }

@@ -141,13 +141,24 @@ impl DiskIdentity {
 
     /// Replaces the identity of a directory atomically and durably.
     pub(super) fn write(&self, fs: &dyn Fs, folder: &Path) -> io::Result<()> {
-        let new = folder.join(NAME_NEW);
-        let file = fs.open(&new, Opening::Create)?;
-        file.write_at(0, &[Bytes::from(self.encode())])?;
-        file.sync()?;
-        fs.rename(&new, &folder.join(NAME))?;
-        fs.sync_dir(folder)
+        replace_file(fs, folder, NAME, NAME_NEW, self.encode())
     }
+}
+
+/// Replaces a file, atomically and durably, by writing another one first.
+pub(super) fn replace_file(
+    fs: &dyn Fs,
+    folder: &Path,
+    name: &str,
+    name_new: &str,
+    text: String,
+) -> io::Result<()> {
+    let new = folder.join(name_new);
+    let file = fs.open(&new, Opening::Create)?;
+    file.write_at(0, &[Bytes::from(text)])?;
+    file.sync()?;
+    fs.rename(&new, &folder.join(name))?;
+    fs.sync_dir(folder)
 }
 
 /// Returns true if a directory without an identity contains no data.

@@ -3,6 +3,7 @@
 //! ```text
 //! <directory>/dfs-identity            whose disk it is
 //! <directory>/dfs-lock                held while the store is open
+//! <directory>/dfs-scrub               how far its scrub is
 //! <directory>/chunks/<xx>/<id>.v1     a large chunk: data, path and block checksums, head
 //! <directory>/segments/<n>-<salt>.v1  many small chunks: head, path and block checksums, data
 //! ```
@@ -21,6 +22,7 @@
 //! | one disk | [`volume`] |
 //! | when it is out of service, slow or hung | [`failure`], [`watchdog`], [`reopen`] |
 //! | what tells replicas apart | [`stamps`] |
+//! | is everything still there | [`missing`], [`scrub_file`] |
 
 mod agreement;
 mod commit;
@@ -30,6 +32,7 @@ mod file_replicas;
 mod identities;
 mod identity_file;
 mod index;
+mod missing;
 mod open;
 mod read;
 mod recent;
@@ -37,6 +40,7 @@ mod record;
 mod reopen;
 mod restamp;
 mod scan;
+mod scrub_file;
 mod segments;
 mod space;
 mod stamps;
@@ -51,12 +55,14 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use dfs_types::{ByteSize, ChunkId, DiskId, Level, Part, Random, ReplicaRef, block_count};
+use dfs_types::{
+    BLOCK_SIZE, ByteSize, ChunkId, DiskId, Level, Part, Random, ReplicaRef, block_count,
+};
 
 use self::identities::Identities;
 use self::index::{Entry, Index, Place};
 use self::open::Folder;
-use self::read::Verified;
+use self::read::{READ_MAX, Verified};
 use self::record::{Layout, State};
 use self::reopen::{Attempt, HANGS};
 use self::space::{Reservation, share_file_systems};
@@ -64,7 +70,7 @@ use self::volume::Disk;
 use self::writer::{SMALL_MAX, Writer};
 use crate::{
     Blocks, ChunkHeader, ChunkStore, ChunkWriter, DamagedHead, DiskUsage, Fs, Identity,
-    IdentityStore, OpenError, Pool, Registration, SealedChunk, StoreError,
+    IdentityStore, OpenError, Pool, ReadPace, Registration, SealedChunk, StoreError,
 };
 
 pub use config::{Config, DiskConfig};
@@ -351,11 +357,17 @@ impl ChunkStore for DiskStore {
         disk.run(move || on.read_blocks(replica.chunk, &entry, offset, length)).await?
     }
 
-    async fn verify(&self, replica: ReplicaRef) -> Result<Option<u64>, StoreError> {
+    async fn verify(
+        &self,
+        replica: ReplicaRef,
+        pace: &dyn ReadPace,
+    ) -> Result<Option<u64>, StoreError> {
         let (disk, entry) = self.find(replica)?;
         let blocks = block_count(entry.seal.length);
         let mut first = 0;
         while first < blocks {
+            let left = entry.seal.length - first * BLOCK_SIZE as u64;
+            pace.admit(left.min(READ_MAX)).await;
             let on = Arc::clone(&disk);
             let step = move || match on.verify_step(replica.chunk, &entry, first, false)? {
                 Verified::Bad(_) => on.verify_step(replica.chunk, &entry, first, true),

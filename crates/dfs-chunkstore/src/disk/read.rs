@@ -33,6 +33,13 @@ impl Disk {
     ) -> Result<T, StoreError> {
         let result = match self.open(chunk, entry) {
             Ok(file) => read(&*file),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                Err(self.replica_missing(chunk, entry, error))
+            }
+            Err(error) if is_disk_failure(&error) => {
+                let what = format!("its file cannot be opened: {error}");
+                Err(StoreError::Unreadable { chunk, what })
+            }
             Err(error) => Err(self.fault("opening a chunk", error)),
         };
         // The space of a deleted replica may have been freed while it was read.
@@ -201,6 +208,9 @@ impl Disk {
         is_repeated: bool,
     ) -> Result<Verified, StoreError> {
         let read = || {
+            if first == 0 {
+                self.close_file(chunk, entry);
+            }
             self.drop_cached(chunk, entry, first, first == 0 || is_repeated)?;
             if first == 0 {
                 self.read_header(chunk, entry)?;

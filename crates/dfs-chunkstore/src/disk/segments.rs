@@ -113,6 +113,15 @@ impl Segments {
         }
     }
 
+    /// Forgets a segment whose file is gone. Nothing more is written to it.
+    pub(super) fn lose(&self, number: u32) {
+        let mut state = self.lock();
+        state.segments.remove(&number);
+        if state.active.as_ref().is_some_and(|active| active.number == number) {
+            state.active = None;
+        }
+    }
+
     /// Records the deletion of a replica; the last one removes the file.
     pub(super) fn forget_replica(&self, fs: &dyn Fs, folder: &Path, number: u32) -> bool {
         if let Some(segment) = self.lock().segments.get_mut(&number) {

@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 
 use dfs_chunkstore::sim::{Operation, SimFs, Synced};
 use dfs_chunkstore::{
-    ChunkStore, Config, DiskStore, Fs, Identity, IdentityStore, Opening, Registration, SealedChunk,
-    StoreError, conformance,
+    ChunkStore, Config, DiskStore, Fs, FullSpeed, Identity, IdentityStore, Opening, Registration,
+    SealedChunk, StoreError, conformance,
 };
 use dfs_types::{
     ChunkId, ClusterId, Crc32c, DiskState, Incarnation, RegistrationNumber, ReplicaRef,
@@ -264,7 +264,8 @@ impl History {
         for sealed in &listed {
             let number = sealed.chunk.0;
             if self.older.contains(&sealed.replica()) {
-                let verified = store.verify(sealed.replica()).await.map_err(|e| e.to_string())?;
+                let verified =
+                    store.verify(sealed.replica(), &FullSpeed).await.map_err(|e| e.to_string())?;
                 older += usize::from(verified.is_none());
                 // Until the newer one is written, it is the only one.
                 if self.chunks.get(&number).is_none_or(|it| it.replica != sealed.replica()) {
@@ -286,7 +287,8 @@ impl History {
             if sealed.seal != conformance::seal_of(&bytes) {
                 return Err(format!("the seal of {number:x} differs"));
             }
-            let verified = store.verify(sealed.replica()).await.map_err(|e| e.to_string())?;
+            let verified =
+                store.verify(sealed.replica(), &FullSpeed).await.map_err(|e| e.to_string())?;
             let header = store.header(sealed.replica()).await.map_err(|e| e.to_string())?;
             if verified.is_some() || header != conformance::header(sealed.chunk, length) {
                 return Err(format!("{number:x} is incomplete"));

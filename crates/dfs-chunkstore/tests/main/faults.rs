@@ -9,8 +9,8 @@ use std::sync::{Arc, Mutex, mpsc};
 use bytes::Bytes;
 use dfs_chunkstore::sim::{Operation, SimFs};
 use dfs_chunkstore::{
-    ChunkStore, Config, DiskStore, Fs, FsCall, FsHook, HookedFs, IdentityStore, OpenError, Opening,
-    OsFs, Pool, StoreError, conformance,
+    ChunkStore, Config, DiskStore, Fs, FsCall, FsHook, FullSpeed, HookedFs, IdentityStore,
+    OpenError, Opening, OsFs, Pool, StoreError, conformance,
 };
 use dfs_types::{
     BLOCK_SIZE, ChunkId, ClusterId, Crc32c, DiskState, ErrorCode, Level, OsRandom, SeededRandom,
@@ -173,12 +173,12 @@ async fn flipped_bit_is_found_by_read_and_verify() {
         let store = open_sim(&fs, config(&["/a"]), 1).await.unwrap();
         let chunk = ChunkId(0x17);
         let replica = conformance::put(&store, chunk, length).await.unwrap().replica();
-        assert_eq!(store.verify(replica).await.unwrap(), None);
+        assert_eq!(store.verify(replica, &FullSpeed).await.unwrap(), None);
         let bytes = conformance::content(chunk, length);
         let (path, at) = find(&fs, &bytes[..64]);
         fs.flip_bit(&path, at + BLOCK_SIZE as u64 + 9, 3).unwrap();
 
-        assert_eq!(store.verify(replica).await.unwrap(), Some(1));
+        assert_eq!(store.verify(replica, &FullSpeed).await.unwrap(), Some(1));
         let blocks = store.read(replica, 0, length as u64).await.unwrap();
         let crcs = Crc32c::of_blocks(&blocks.data);
         let bad: Vec<_> =
@@ -229,7 +229,7 @@ async fn block_that_is_bad_in_one_read_only_is_not_bad() {
             fs.flip_bit(&path, at, 3).unwrap();
             *hook.bit.lock().unwrap() = Some((path.clone(), at));
             *hook.reads.lock().unwrap() = (0, healing);
-            let found = store.verify(replica).await.unwrap();
+            let found = store.verify(replica, &FullSpeed).await.unwrap();
             (found, hook.bit.lock().unwrap().is_none(), hook.reads.lock().unwrap().0)
         };
         let (found, is_healed, reads) = verify(usize::MAX).await;
@@ -255,7 +255,7 @@ async fn header_of_another_replica_is_not_returned() {
     fs.open(&to, Opening::Existing).unwrap().write_at(0, &[bytes]).unwrap();
     let header = store.header(second.replica()).await;
     assert!(matches!(header, Err(StoreError::Damaged { .. })), "{header:?}");
-    assert_eq!(store.verify(second.replica()).await.unwrap(), Some(0));
+    assert_eq!(store.verify(second.replica(), &FullSpeed).await.unwrap(), Some(0));
 }
 
 #[tokio::test]
@@ -275,7 +275,7 @@ async fn blocks_of_a_replica_set_aside_are_served_if_the_seal_proves_their_check
         // Its head was rebuilt, without what the index did not know.
         let store = open_sim(&fs, config(&["/a"]), 2).await.unwrap();
         assert_eq!(conformance::get(&store, replica, length as u64).await.unwrap(), bytes);
-        assert_eq!(store.verify(replica).await.unwrap(), Some(0), "it stays bad");
+        assert_eq!(store.verify(replica, &FullSpeed).await.unwrap(), Some(0), "it stays bad");
         let (path, table) = find(&fs, &table);
         fs.flip_bit(&path, table, 1).unwrap();
         drop(store);
@@ -292,15 +292,13 @@ async fn unreadable_bytes_are_not_damage() {
         let store = open_sim(&fs, config(&["/a"]), 1).await.unwrap();
         let chunk = ChunkId(0x17);
         let replica = conformance::put(&store, chunk, length).await.unwrap().replica();
-        // With its file open, as opening it would fail the disk.
-        store.read(replica, 0, 1).await.unwrap();
         fs.fail(Path::new("/a"), Operation::Read, EIO);
         let read = store.read(replica, 0, 1).await;
         assert!(matches!(read, Err(StoreError::Unreadable { .. })), "{read:?}");
-        let verified = store.verify(replica).await;
+        let verified = store.verify(replica, &FullSpeed).await;
         assert!(matches!(verified, Err(StoreError::Unreadable { .. })), "{verified:?}");
         fs.heal();
-        assert_eq!(store.verify(replica).await.unwrap(), None);
+        assert_eq!(store.verify(replica, &FullSpeed).await.unwrap(), None);
     }
 }
 

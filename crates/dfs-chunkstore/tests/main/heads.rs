@@ -8,8 +8,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use dfs_chunkstore::sim::{Operation, SimFs};
 use dfs_chunkstore::{
-    ChunkStore as _, DiskStore, Fs, FsCall, FsHook, HookedFs, IdentityStore as _, Opening, Pool,
-    conformance,
+    ChunkStore as _, DiskStore, Fs, FsCall, FsHook, FullSpeed, HookedFs, IdentityStore as _,
+    Opening, Pool, conformance,
 };
 use dfs_types::{ChunkId, DiskState, SeededRandom};
 use tokio::time::advance;
@@ -144,9 +144,9 @@ async fn damaged_record_of_the_last_commit_is_set_aside_not_removed() {
     let store = reopen(&fs, store, 2).await;
     let found = store.stat(sealed.replica()).await.unwrap().unwrap();
     assert!(found.is_set_aside);
-    assert_eq!(store.verify(sealed.replica()).await.unwrap(), Some(0));
+    assert_eq!(store.verify(sealed.replica(), &FullSpeed).await.unwrap(), Some(0));
     fs.flip_bit(&path, at + 100, 1).unwrap();
-    assert_eq!(store.verify(sealed.replica()).await.unwrap(), None);
+    assert_eq!(store.verify(sealed.replica(), &FullSpeed).await.unwrap(), None);
 }
 
 /// Fails the reads of one page of a file.

@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use dfs_chunkstore::sim::SimFs;
 use dfs_chunkstore::{
-    ChunkStore as _, DiskStore, Fs, FsCall, FsHook, HookedFs, IdentityStore as _, Pool, StoreError,
-    conformance,
+    ChunkStore as _, DiskStore, Fs, FsCall, FsHook, FullSpeed, HookedFs, IdentityStore as _, Pool,
+    StoreError, conformance,
 };
 use dfs_types::{ChunkId, DiskState, ErrorCode, SeededRandom};
 
@@ -103,7 +103,7 @@ async fn hung_disk_leaves_the_others_working_and_recovers() {
     // Its calls fail at once, all others work.
     for refused in [
         store.header(on_b.replica()).await.map(drop),
-        store.verify(on_b.replica()).await.map(drop),
+        store.verify(on_b.replica(), &FullSpeed).await.map(drop),
         store.set_aside(on_b.replica()).await,
         store.delete(on_b.replica()).await.map(drop),
     ] {

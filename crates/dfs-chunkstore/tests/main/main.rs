@@ -8,6 +8,7 @@ mod crash;
 mod faults;
 mod heads;
 mod hung;
+mod missing;
 mod restamp;
 mod stale;
 mod support;

@@ -5,7 +5,7 @@ use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use dfs_chunkstore::{ChunkStore as _, DiskStore, OsFs, Pool, StoreError, conformance};
+use dfs_chunkstore::{ChunkStore as _, DiskStore, FullSpeed, OsFs, Pool, StoreError, conformance};
 use dfs_types::{ChunkId, OsRandom};
 
 use crate::support::config;
@@ -70,7 +70,7 @@ async fn assert_damaged(store: &DiskStore, length: usize) {
         let read = store.read(victim, offset, 1).await;
         assert!(matches!(read, Err(StoreError::Damaged { .. })), "{length}: {read:?}");
     }
-    let verified = store.verify(victim).await;
+    let verified = store.verify(victim, &FullSpeed).await;
     assert!(matches!(verified, Ok(Some(_)) | Err(StoreError::Damaged { .. })), "{verified:?}");
     conformance::assert_whole(store, OTHER, length).await;
 }

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use clap::Args;
-use dfs_client::{DeleteOptions, ReplicaCheck};
+use dfs_client::{DeleteOptions, ReplicaCheck, WorkerChange};
 use dfs_types::{ByteSize, Change, DfsPath, ErrorCode, InodeId, Precondition, counted};
 use futures_util::StreamExt as _;
 use serde_json::{Value, json};
@@ -25,9 +25,10 @@ Compares the replicas that every datanode lists with the metadata, now, and wait
 Lost replicas are repaired afterwards. Orphaned replicas are deleted a day later. `dfs status`
 shows both. Prints the paths of files that are missing bytes or replicas.
 
-A datanode lists what its index holds, and reads its disks for it only when it starts: what
-disappears from a disk, or rots on it, while the datanode runs is found when it is read. `dfs
-explain --verify PATH` reads every replica of a file.
+A datanode lists what its index holds, and reads its disks for it only when it starts. What
+disappears from a disk, or rots on it, is found by the worker `scrub`, which reads every replica
+within 14 days. With --read, it starts to read all of them now, at its rate, which may take hours;
+`dfs worker list` shows how far it is. `dfs explain --verify PATH` reads every replica of a file.
 
 With --delete-lost, deletes the files that have bytes without any replica, after showing them. They
 can be restored for as long as other deleted files, but their bytes come back only with a disk that
@@ -39,9 +40,13 @@ compared.
 
 Examples:
   dfs fsck
+  dfs fsck --read
   dfs fsck --json | jq .damaged
   dfs fsck --delete-lost")]
 pub(crate) struct FsckArgs {
+    /// Also have the datanodes read every replica on their disks, in the background.
+    #[arg(long)]
+    read: bool,
     /// Delete files that have lost bytes for good.
     #[arg(long)]
     delete_lost: bool,
@@ -64,6 +69,13 @@ struct DamagedFile {
 }
 
 pub(crate) async fn run(args: FsckArgs, cx: &Context) -> Result<()> {
+    if args.read {
+        let admin = cx.client.admin();
+        let cluster = admin.status().await?.cluster;
+        admin.set_worker(cluster, "scrub", WorkerChange::Start).await?;
+        cx.out
+            .say("the datanodes read every replica now; `dfs worker list` shows how far they are");
+    }
     let found = check(cx).await?;
     let mut damaged = damaged_files(cx, &found).await?;
     if !cx.out.is_json {

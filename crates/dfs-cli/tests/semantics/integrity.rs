@@ -16,7 +16,7 @@ use super::{client, client_on, forgetful, path, put, read, verified_replicas};
 use crate::support::{cluster, noise};
 
 /// Flips a bit of `needle` in the files below `folder`; returns true if it was found.
-fn flip_bit(folder: &Path, needle: &[u8]) -> bool {
+pub(super) fn flip_bit(folder: &Path, needle: &[u8]) -> bool {
     for entry in fs::read_dir(folder).unwrap() {
         let at = entry.unwrap().path();
         if at.is_dir() {

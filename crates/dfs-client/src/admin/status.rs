@@ -5,7 +5,7 @@ use std::time::Duration;
 use dfs_proto::v1;
 use dfs_proto::wire::{self, FieldError};
 use dfs_types::{
-    ClusterId, DiskId, DiskState, FileSystemId, Incarnation, NodeId, NodeState, Revision,
+    ClusterId, DiskId, DiskScrub, DiskState, FileSystemId, Incarnation, NodeId, NodeState, Revision,
 };
 
 use super::WorkerStatus;
@@ -87,6 +87,8 @@ pub struct DiskStatus {
     pub state: DiskState,
     /// Why it is not healthy, and what to do; empty when it is healthy.
     pub reason: String,
+    /// Its scrub; `None` until that has started.
+    pub scrub: Option<DiskScrub>,
 }
 
 /// Health of the data, in chunks.
@@ -278,6 +280,7 @@ impl DiskStatus {
             chunks: 0,
             state: DiskState::Healthy,
             reason: String::new(),
+            scrub: None,
         }
     }
 
@@ -290,6 +293,7 @@ impl DiskStatus {
             chunks: disk.chunks,
             state: wire::disk_state("nodes.disks.state", disk.state)?,
             reason: disk.reason,
+            scrub: disk.scrub.map(wire::disk_scrub),
         })
     }
 }

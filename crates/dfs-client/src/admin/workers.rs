@@ -31,9 +31,10 @@ pub struct WorkerStatus {
     pub activity: WorkerActivity,
     /// Current work, or why the last step failed.
     pub state: String,
-    /// Items done since its coordinator started.
+    /// Items done since its coordinator started; for `scrub`, replicas read in the current passes.
     pub done: u64,
-    /// Items and steps that failed since its coordinator started.
+    /// Items and steps that failed since its coordinator started; for `scrub`, replicas found bad,
+    /// absent or unreadable in the current passes.
     pub failed: u64,
     /// Items known to be waiting.
     pub queued: u64,
@@ -105,6 +106,8 @@ pub enum WorkerChange {
     Rate(Option<u64>),
     /// Restores the default rate.
     DefaultRate,
+    /// Does everything at once, at its rate, and starts over if it has begun; only for `scrub`.
+    Start,
 }
 
 impl Admin {
@@ -140,6 +143,7 @@ impl Admin {
             WorkerChange::Resume => Change::PauseMs(0),
             WorkerChange::Rate(per_second) => rate(Some(per_second.unwrap_or(0))),
             WorkerChange::DefaultRate => rate(None),
+            WorkerChange::Start => Change::Start(v1::WorkerStart {}),
         };
         let context = format!("set worker {name}");
         let request = v1::SetWorkerRequest {

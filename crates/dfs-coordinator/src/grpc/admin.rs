@@ -295,6 +295,7 @@ fn disk_status(view: &View, disk: &DiskReport) -> v1::Disk {
         reason,
         file_system_id: disk.file_system.map(WireId::to_wire).unwrap_or_default(),
         file_system_free: disk.file_system_free,
+        scrub: disk.scrub.map(Into::into),
     }
 }
 

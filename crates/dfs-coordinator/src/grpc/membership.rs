@@ -245,6 +245,7 @@ async fn take(
         coordinator: core.instance,
         retiring_disks: ids_of(|disk| disk.is_retiring),
         retired_disks: ids_of(|disk| disk.state == NodeDiskState::Clear),
+        scrub: core.background.scrub_control(),
     }))
 }
 
@@ -305,6 +306,7 @@ fn parse_disks(disks: Vec<v1::Disk>) -> Result<Vec<DiskReport>, FieldError> {
                 reason: reason(disk.reason)?,
                 file_system: wire::optional_id("disks.file_system_id", &disk.file_system_id)?,
                 file_system_free: disk.file_system_free,
+                scrub: disk.scrub.map(wire::disk_scrub),
             })
         })
         .collect()

@@ -11,6 +11,7 @@ mod holder;
 mod membership;
 mod nodes;
 mod removal;
+mod scrub;
 mod upgrade;
 mod upload;
 mod workers;

@@ -7,11 +7,11 @@ use dfs_proto::v1::set_worker_request::Change;
 use dfs_proto::{Failure, FieldError, v1};
 use dfs_transport::Caller;
 use dfs_types::ErrorCode;
-use dfs_workers::{Activity, Handle, Unit};
+use dfs_workers::{Activity, Handle, Place, Unit};
 use tracing::info;
 
 use super::admin::check_cluster;
-use super::holder;
+use super::{holder, scrub};
 use crate::core::Core;
 use crate::failure;
 use crate::workers::{WORKER_LEASE, control};
@@ -54,6 +54,10 @@ pub(super) async fn set(
         let what = format_args!("no worker has this name; there are {}", known.join(", "));
         FieldError::new("name", what)
     })?;
+    if change == WorkerChange::Start && worker.spec().place != Place::Local {
+        let what = "only the scrub can be started; other workers run all the time";
+        return Err(FieldError::new("change", what).into());
+    }
     let Some(grant) = core.background.lease.grant() else {
         if is_relayed {
             return Err(no_holder());
@@ -72,15 +76,23 @@ pub(super) async fn set(
     };
     worker.set_control(control(core, &stored));
     info!(worker = worker.spec().name, ?change, "the settings of a worker were changed");
-    Ok(v1::SetWorkerResponse { worker: Some(status(worker)) })
+    Ok(v1::SetWorkerResponse { worker: Some(status(core, worker)) })
 }
 
 /// Returns the workers of this coordinator.
 pub(super) fn statuses(core: &Core) -> Vec<v1::WorkerStatus> {
-    core.background.workers.iter().map(|worker| status(worker)).collect()
+    core.background.workers.iter().map(|worker| status(core, worker)).collect()
 }
 
-fn status(worker: &Handle) -> v1::WorkerStatus {
+/// Returns the status of a worker; of one on datanodes, as they reported it last.
+fn status(core: &Core, worker: &Handle) -> v1::WorkerStatus {
+    match worker.spec().place {
+        Place::Lease => status_here(worker),
+        Place::Local => scrub::status(core, status_here(worker)),
+    }
+}
+
+fn status_here(worker: &Handle) -> v1::WorkerStatus {
     let budget = worker.spec().budget;
     let activity = match worker.activity() {
         Activity::Stopped => v1::WorkerActivity::Stopped,
@@ -110,6 +122,7 @@ fn change(change: Option<Change>) -> Result<WorkerChange, FieldError> {
     match change {
         Some(Change::PauseMs(millis)) => Ok(WorkerChange::Pause(Duration::from_millis(millis))),
         Some(Change::Rate(v1::WorkerRate { per_second })) => Ok(WorkerChange::Rate(per_second)),
+        Some(Change::Start(v1::WorkerStart {})) => Ok(WorkerChange::Start),
         None => Err(FieldError::new("change", "is not set")),
     }
 }

@@ -43,6 +43,7 @@ fn report(free: u64) -> Report {
             reason: String::new(),
             file_system: None,
             file_system_free: free,
+            scrub: None,
         }],
         ..Report::default()
     }

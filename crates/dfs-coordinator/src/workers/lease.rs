@@ -79,5 +79,6 @@ impl Lease for WorkerLease {
 /// Converts a worker's settings to this process's monotonic clock.
 pub(crate) fn control(core: &Core, stored: &WorkerControl) -> Control {
     let left = stored.pause_left(core.clock.now());
-    Control { paused_until: left.map(|left| Instant::now() + left), rate: stored.rate }
+    let paused_until = left.map(|left| Instant::now() + left);
+    Control { paused_until, rate: stored.rate, request: stored.request }
 }

@@ -8,6 +8,7 @@ use dfs_proto::v1::membership_client::MembershipClient;
 use dfs_proto::wire::{self, WireId};
 use dfs_proto::{Failure, v1};
 use dfs_types::{DiskId, ErrorCode, Level, NodeState, StreamOpening, Timestamp};
+use dfs_workers::{Control, SCRUB};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, MissedTickBehavior};
 use tokio_stream::wrappers::ReceiverStream;
@@ -19,6 +20,10 @@ use crate::verdicts::PER_REPORT;
 const ANSWER_WITHIN: Duration = Duration::from_secs(5);
 /// Missed replies after which a coordinator is considered gone, if that is longer.
 const MISSED_MAX: u32 = 3;
+/// Longest pause of a worker, whatever a coordinator says.
+const PAUSE_MAX: Duration = Duration::from_hours(24 * 7);
+/// Difference between two ends of a pause that is only due to the time of messages.
+const PAUSE_PRECISION: Duration = Duration::from_secs(5);
 
 /// Why heartbeats ended, other than by an error.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -148,9 +153,12 @@ fn proof(node: &Node, membership: &Membership, stream: u64) -> Bytes {
 
 /// Returns the current disks of the store.
 pub(super) fn disks(node: &Node) -> Vec<v1::Disk> {
+    let scrubs = node.scrub.disks();
+    let scrub_of = |disk: DiskId| scrubs.iter().find(|(scrubbed, _)| *scrubbed == disk);
     let usage = node.store.usage().into_iter();
     usage
         .map(|disk| v1::Disk {
+            scrub: scrub_of(disk.disk).map(|(_, scrub)| (*scrub).into()),
             disk_id: disk.disk.to_wire(),
             capacity: disk.capacity,
             free: disk.free,
@@ -177,10 +185,33 @@ async fn follow_for_disks(node: &Node, order: &v1::HeartbeatOrder) {
     }
 }
 
+/// Adopts the settings of the scrub.
+fn follow_for_scrub(node: &Node, order: &v1::WorkerControl) {
+    let handle = node.workers.of(&SCRUB);
+    let v1::WorkerControl { pause_left_ms, rate, request } = *order;
+    let left = Duration::from_millis(pause_left_ms).min(PAUSE_MAX);
+    let known = handle.control();
+    let mut paused_until = (!left.is_zero()).then(|| Instant::now() + left);
+    if let (Some(until), Some(known)) = (paused_until, known.paused_until)
+        && until.max(known).duration_since(until.min(known)) < PAUSE_PRECISION
+    {
+        paused_until = Some(known);
+    }
+    // A request is not withdrawn by a coordinator that does not know it.
+    let control = Control { paused_until, rate, request: request.max(known.request) };
+    if control != known {
+        tracing::info!(node = %node.id, pause_left_ms, rate, request, "new settings of the scrub");
+        handle.set_control(control);
+    }
+}
+
 async fn follow(node: &Node, membership: &Membership, order: &v1::HeartbeatOrder) {
     // Before anything at that level is written.
     node.learn_level(Level(order.level)).await;
     follow_for_disks(node, order).await;
+    if let Some(control) = &order.scrub {
+        follow_for_scrub(node, control);
+    }
     for settled in order.settled.iter().take(PER_REPORT) {
         if let Ok(replica) = wire::replica("settled.replica", settled.replica.clone()) {
             let recorded = wire::replica_condition("settled.condition", settled.condition).ok();

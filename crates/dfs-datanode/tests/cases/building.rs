@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use dfs_chunkstore::ChunkStore as _;
+use dfs_chunkstore::{ChunkStore as _, FullSpeed};
 use dfs_datanode::Settings;
 use dfs_proto::v1;
 use dfs_proto::v1::build_replica_response::Outcome;
@@ -127,7 +127,7 @@ async fn corrupt_block_is_reported_and_the_build_continues_from_another_source()
     let block = (1 << 20) / BLOCK_SIZE;
     assert!(response.failed[0].message.contains(&format!("block {block}")), "{response:?}");
     let built = target.store.sealed().await[0].replica();
-    assert_eq!(target.store.memory.verify(built).await.unwrap(), None);
+    assert_eq!(target.store.memory.verify(built, &FullSpeed).await.unwrap(), None);
     eventually("the source has set its replica aside", || async {
         bad.store.memory.replicas(ChunkId(1)).await.unwrap()[0].is_set_aside
     })

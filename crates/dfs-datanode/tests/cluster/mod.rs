@@ -54,6 +54,8 @@ pub(crate) fn settings() -> Settings {
         http_listen: String::new(),
         coordinators: vec![coordinator::ADDRESS.to_owned()],
         join_secret: JoinSecret::new("secret"),
+        // It would read replicas whose reads a test counts.
+        scrub_every_ms: 0,
         ..Settings::default()
     }
 }

@@ -7,7 +7,8 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use dfs_chunkstore::{
     Blocks, ChunkHeader, ChunkSeal, ChunkStore, ChunkWriter, DamagedHead, DiskUsage, Identity,
-    IdentityStore, MemoryStore, Registration, SealedChunk, StoreError,
+    IdentityStore, MemoryStore, ReadPace, Registration, ScrubProgress, ScrubStore, SealedChunk,
+    StoreError,
 };
 use dfs_types::{BLOCK_SIZE, ChunkId, Crc32c, DiskId, DiskState, NodeId, ReplicaRef};
 use tokio::sync::watch;
@@ -214,6 +215,21 @@ impl IdentityStore for TestStore {
 }
 
 #[async_trait]
+impl ScrubStore for TestStore {
+    async fn scrub_progress(&self, disk: DiskId) -> Result<ScrubProgress, StoreError> {
+        self.memory.scrub_progress(disk).await
+    }
+
+    async fn store_scrub_progress(
+        &self,
+        disk: DiskId,
+        progress: ScrubProgress,
+    ) -> Result<(), StoreError> {
+        self.memory.store_scrub_progress(disk, progress).await
+    }
+}
+
+#[async_trait]
 impl ChunkStore for TestStore {
     async fn create(&self, header: ChunkHeader) -> Result<Box<dyn ChunkWriter>, StoreError> {
         let inner = self.memory.create(header).await?;
@@ -284,10 +300,15 @@ impl ChunkStore for TestStore {
         Ok(blocks)
     }
 
-    async fn verify(&self, replica: ReplicaRef) -> Result<Option<u64>, StoreError> {
+    async fn verify(
+        &self,
+        replica: ReplicaRef,
+        pace: &dyn ReadPace,
+    ) -> Result<Option<u64>, StoreError> {
         self.verified.send_modify(|verified| *verified += 1);
         let mut at = 0;
         loop {
+            pace.admit(BLOCK_SIZE as u64).await;
             let blocks = self.read(replica, at, u64::MAX).await?;
             let length = blocks.data.len() as u64;
             let good = blocks.before_first_bad().data.len() as u64;

@@ -16,6 +16,8 @@ pub enum WorkerChange {
     Pause(Duration),
     /// Sets its rate in units per second, 0 for unlimited; `None` restores its budget.
     Rate(Option<u64>),
+    /// Requests that it does everything at once.
+    Start,
 }
 
 impl Namespace {
@@ -57,6 +59,10 @@ impl Namespace {
                     control.pause = (!length.is_zero()).then_some(WorkerPause { until, length });
                 }
                 WorkerChange::Rate(rate) => control.rate = rate,
+                // Greater than any before, even if the metadata was restored since.
+                WorkerChange::Start => {
+                    control.request = self.now().millis().max(control.request + 1);
+                }
             }
             if control == WorkerControl::default() {
                 tx.delete(key.clone());

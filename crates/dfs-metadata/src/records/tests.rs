@@ -199,13 +199,14 @@ stored! {
     next_inode: NextInode = inode_id().prop_map(NextInode);
     mark: Mark = Just(Mark);
     worker_controls: WorkerControl =
-        (option::of((time(), number())), option::of(number())).prop_map(|(pause, rate)| {
-            let pause = pause.map(|(until, millis)| WorkerPause {
-                until,
-                length: Duration::from_millis(millis),
+        (option::of((time(), number())), option::of(number()), number())
+            .prop_map(|(pause, rate, request)| {
+                let pause = pause.map(|(until, millis)| WorkerPause {
+                    until,
+                    length: Duration::from_millis(millis),
+                });
+                WorkerControl { pause, rate, request }
             });
-            WorkerControl { pause, rate }
-        });
 }
 
 /// Numbers of every stored length.

@@ -13,6 +13,8 @@ pub struct WorkerControl {
     pub pause: Option<WorkerPause>,
     /// Units per second in place of the worker's budget; 0 for unlimited.
     pub rate: Option<u64>,
+    /// Number of the newest request to do everything at once; 0 for none.
+    pub request: u64,
 }
 
 /// A pause, which expires by itself.
@@ -46,6 +48,7 @@ impl Record for WorkerControl {
             out.number(pause.length.as_millis() as u64);
         });
         out.option(self.rate.as_ref(), |out, rate| out.number(*rate));
+        out.number(self.request);
     }
 
     fn read(input: &mut Reader<'_>) -> Option<Self> {
@@ -53,6 +56,7 @@ impl Record for WorkerControl {
             let until = input.time()?;
             Some(WorkerPause { until, length: Duration::from_millis(input.number()?) })
         })?;
-        Some(Self { pause, rate: input.option(Reader::number)? })
+        let rate = input.option(Reader::number)?;
+        Some(Self { pause, rate, request: input.number()? })
     }
 }

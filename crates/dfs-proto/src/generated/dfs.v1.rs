@@ -4363,6 +4363,48 @@ pub struct Disk {
     /// Replicas being written to it; they are counted until they count as sealed.
     #[prost(uint64, tag = "9")]
     pub writers: u64,
+    /// The scrub of the disk; not set until it has started.
+    #[prost(message, optional, tag = "10")]
+    pub scrub: ::core::option::Option<DiskScrub>,
+}
+/// The scrub of a disk: a pass reads every replica on it.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct DiskScrub {
+    /// End of the last whole pass in milliseconds since 1970, by the clock of a coordinator; not set
+    /// if there was none.
+    #[prost(uint64, optional, tag = "1")]
+    pub last_end_ms: ::core::option::Option<u64>,
+    /// Bytes read in the last whole pass.
+    #[prost(uint64, tag = "2")]
+    pub last_bytes: u64,
+    /// Replicas found bad, absent or unreadable in the last whole pass.
+    #[prost(uint64, tag = "3")]
+    pub last_errors: u64,
+    /// Replicas read in the current pass.
+    #[prost(uint64, tag = "4")]
+    pub replicas: u64,
+    /// Replicas found bad, absent or unreadable in the current pass.
+    #[prost(uint64, tag = "5")]
+    pub errors: u64,
+    /// Replicas that the current pass has yet to read.
+    #[prost(uint64, tag = "6")]
+    pub left_replicas: u64,
+    /// Bytes of those.
+    #[prost(uint64, tag = "7")]
+    pub left_bytes: u64,
+}
+/// The settings of a worker that runs on every datanode.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct WorkerControl {
+    /// Milliseconds until its pause ends by itself; 0 when it is not paused.
+    #[prost(uint64, tag = "1")]
+    pub pause_left_ms: u64,
+    /// Average units per second on each node, 0 for unlimited; the budget when not set.
+    #[prost(uint64, optional, tag = "2")]
+    pub rate: ::core::option::Option<u64>,
+    /// Number of the newest request to do everything at once; 0 for none.
+    #[prost(uint64, tag = "3")]
+    pub request: u64,
 }
 /// The registration.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -4487,6 +4529,10 @@ pub struct HeartbeatOrder {
     /// directory may be used for a new disk.
     #[prost(bytes = "bytes", repeated, tag = "10")]
     pub retired_disks: ::prost::alloc::vec::Vec<::prost::bytes::Bytes>,
+    /// The settings of the scrub, from the holder of the worker lease; when not set, the node keeps
+    /// those that it has.
+    #[prost(message, optional, tag = "11")]
+    pub scrub: ::core::option::Option<WorkerControl>,
 }
 /// State of a disk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
@@ -5112,7 +5158,7 @@ pub struct SetWorkerRequest {
     #[prost(message, optional, tag = "5")]
     pub order: ::core::option::Option<Order>,
     /// The setting to change; others are kept.
-    #[prost(oneof = "set_worker_request::Change", tags = "3, 4")]
+    #[prost(oneof = "set_worker_request::Change", tags = "3, 4, 6")]
     pub change: ::core::option::Option<set_worker_request::Change>,
 }
 /// Nested message and enum types in `SetWorkerRequest`.
@@ -5126,6 +5172,9 @@ pub mod set_worker_request {
         /// Sets its rate.
         #[prost(message, tag = "4")]
         Rate(super::WorkerRate),
+        /// Does everything at once, at its rate, and starts over if it has begun; only for scrub.
+        #[prost(message, tag = "6")]
+        Start(super::WorkerStart),
     }
 }
 /// The rate of a background worker.
@@ -5135,6 +5184,9 @@ pub struct WorkerRate {
     #[prost(uint64, optional, tag = "1")]
     pub per_second: ::core::option::Option<u64>,
 }
+/// Starts a worker at once.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct WorkerStart {}
 /// The settings were changed.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct SetWorkerResponse {

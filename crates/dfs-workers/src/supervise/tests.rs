@@ -171,7 +171,7 @@ async fn new_grant_restarts_the_workers() {
 #[tokio::test(start_paused = true)]
 async fn workers_wait_for_their_settings_and_start_paused() {
     let until = tokio::time::Instant::now() + Duration::from_mins(1);
-    let paused = Control { paused_until: Some(until), rate: Some(7) };
+    let paused = Control { paused_until: Some(until), rate: Some(7), ..Control::default() };
     let stored = vec![("repair".to_owned(), paused), ("unknown".to_owned(), paused)];
     let run = Run::new([Ok(Some(1))], [Err(()), Err(()), Ok(stored)]);
     sleep(Duration::from_secs(2)).await;

@@ -29,11 +29,24 @@ async fn pause_and_rate_are_independent_and_persist() {
     assert_eq!(fixture.control().await, set);
     assert_eq!((set.rate, fixture.pause_left().await), (Some(7), Some(MINUTE)));
     fixture.set(WorkerChange::Pause(Duration::ZERO)).await.unwrap();
-    let rate_alone = WorkerControl { rate: Some(7), pause: None };
+    let rate_alone = WorkerControl { rate: Some(7), ..Default::default() };
     assert_eq!(fixture.control().await, rate_alone);
     fixture.set(WorkerChange::Rate(None)).await.unwrap();
     let snapshot = fixture.engine.snapshot().await.unwrap();
     assert_eq!(snapshot.get(&keys::worker("repair")).await.unwrap(), None);
+}
+
+#[tokio::test]
+async fn each_request_has_a_greater_number() {
+    let fixture = Fixture::new().await;
+    let mut last = 0;
+    for _ in 0..3 {
+        let request = fixture.set(WorkerChange::Start).await.unwrap().request;
+        assert!(request > last, "{request} after {last}");
+        last = request;
+    }
+    fixture.set(WorkerChange::Rate(Some(1))).await.unwrap();
+    assert_eq!(fixture.control().await.request, last);
 }
 
 #[tokio::test]
