@@ -3,6 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use dfs_chunkstore::{
     ChunkStore as _, DiskStore, FullSpeed, OsFs, Pool, ScrubProgress, ScrubStore as _, StoreError,
@@ -25,6 +26,11 @@ async fn open(folder: &Path) -> DiskStore {
     DiskStore::open(config, Arc::new(OsFs::new()), Pool::threads(1), Arc::new(OsRandom))
         .await
         .unwrap()
+}
+
+/// Closes a store, so that its directory is unlocked.
+async fn close(store: DiskStore) {
+    store.close(Duration::from_secs(10)).await;
 }
 
 /// Removes all files with chunks.
@@ -65,7 +71,7 @@ async fn removed_file_is_found_although_it_is_open() {
 
         // Nothing is written to a file that has no name.
         let third = conformance::put(&store, ChunkId(3), length).await.unwrap();
-        drop(store);
+        close(store).await;
         let store = open(&disk).await;
         assert_eq!(store.list(None, 9).await.unwrap(), [third]);
     }
@@ -96,7 +102,7 @@ async fn scrub_progress_survives_a_restart() {
     assert_eq!(store.scrub_progress(disk).await.unwrap(), ScrubProgress::default());
     let progress = ScrubProgress { after: Some(ChunkId(7)), bytes: 9, ..Default::default() };
     store.store_scrub_progress(disk, progress).await.unwrap();
-    drop(store);
+    close(store).await;
     let store = open(folder.path()).await;
     assert_eq!(store.scrub_progress(disk).await.unwrap(), progress);
 }
