@@ -97,7 +97,7 @@ fn workers_are_listed_paused_and_rate_limited() {
         (&["rate", "repair", "50MiB"], "/rate", (50 << 20).into()),
         (&["rate", "delete", "unlimited"], "/rate", Value::Null),
         (&["list"], "/workers/0/rate", (50 << 20).into()),
-        (&["list"], "/workers/1/name", "reaper".into()),
+        (&["list"], "/workers/1/name", "drain".into()),
         (&["rate", "repair", "default"], "/rate", (200 << 20).into()),
         (&["resume", "repair"], "/pause_left_ms", Value::Null),
     ];
@@ -105,7 +105,7 @@ fn workers_are_listed_paused_and_rate_limited() {
     assert!(cluster.dfs_ok(["worker", "list"]).contains("repair"));
     let unknown = cluster.dfs(["worker", "resume", "rebalance"]);
     assert_eq!(exit_code(&unknown), 2);
-    assert!(stderr(&unknown).contains("repair, reaper, delete"), "{}", stderr(&unknown));
+    assert!(stderr(&unknown).contains("repair, drain, reaper, delete"), "{}", stderr(&unknown));
 }
 
 /// F15.

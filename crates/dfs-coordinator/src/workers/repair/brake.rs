@@ -4,8 +4,9 @@ use dfs_types::NodeState;
 
 use crate::node_liveness::View;
 
-/// Absent nodes from which on repair can be held.
-const ABSENT_MIN: usize = 2;
+/// Absent nodes from which on repair can be held. Two of a few nodes may well fail by themselves,
+/// and leave chunks with a single replica, for which waiting is worse than building others in vain.
+const ABSENT_MIN: usize = 3;
 /// Repair is held when more than one in this many nodes is absent.
 const ONE_IN: usize = 4;
 
@@ -56,8 +57,10 @@ mod tests {
     fn more_than_a_quarter_lost_or_silent_holds_repair() {
         for (all, lost, silent, held) in [
             (3, 1, 0, false),
-            (3, 1, 1, true),
-            (3, 2, 0, true),
+            (3, 1, 1, false),
+            (5, 2, 0, false),
+            (5, 3, 0, true),
+            (5, 1, 2, true),
             (3, 0, 3, false),
             (8, 2, 0, false),
             (8, 3, 0, true),
