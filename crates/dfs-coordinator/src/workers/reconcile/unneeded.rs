@@ -178,8 +178,11 @@ impl Reconcile {
         let orphans: Vec<_> = ripe.into_iter().collect();
         report.deleted_orphans += self.delete(target, &orphans).await?;
         ripe_surplus.truncate(SURPLUS_MAX);
-        let spare = self.spare(ripe_surplus).await?;
-        report.deleted_surplus += self.delete(target, &spare).await?;
+        // Deleted right after they were checked: other replicas may fail while more are read.
+        for few in ripe_surplus.chunks(READ_AT_ONCE) {
+            let spare = self.spare(few.to_vec()).await?;
+            report.deleted_surplus += self.delete(target, &spare).await?;
+        }
         Ok(())
     }
 
