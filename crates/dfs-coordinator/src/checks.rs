@@ -50,7 +50,8 @@ pub(crate) struct DamagedChunk {
     pub(crate) inode: InodeId,
     /// No replica can be reached.
     pub(crate) is_missing: bool,
-    /// Nor does any disk hold one, in service or not: all of them are recorded as gone.
+    /// Nor does any disk hold one, in service or not: all of them had been recorded as gone when
+    /// the comparison began, which adopts what is left of them.
     pub(crate) is_lost: bool,
 }
 

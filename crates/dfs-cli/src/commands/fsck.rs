@@ -140,9 +140,14 @@ async fn delete_lost(
         return Err(Error::new(ErrorCode::Unavailable, message).hint(hint));
     }
     let is_lost = |file: &&mut DamagedFile| file.lost > 0 && file.path.is_some();
+    let is_missing = damaged.iter().any(|file| file.missing > 0);
     let mut lost: Vec<_> = damaged.iter_mut().filter(is_lost).collect();
     if lost.is_empty() {
-        cx.out.say("no file has lost bytes");
+        cx.out.say(if is_missing {
+            "nothing is deleted yet: run it again to confirm that no disk holds the missing bytes"
+        } else {
+            "no file has lost bytes"
+        });
         return Ok(());
     }
     let files = counted(lost.len() as u64, "file");

@@ -54,7 +54,8 @@ pub struct DamagedChunk {
     pub inode: InodeId,
     /// True if no replica can be reached.
     pub is_missing: bool,
-    /// True if moreover no disk holds one, in service or not: all of them are recorded as gone.
+    /// True if moreover no disk holds one, in service or not: all of them had been recorded as gone
+    /// by an earlier comparison.
     pub is_lost: bool,
 }
 

@@ -74,6 +74,31 @@ async fn d3_vanished_replicas_are_found_and_repaired() {
     assert!(cluster.node(1).holds(other).is_some());
 }
 
+/// Only a chunk that no disk holds may be deleted as lost.
+#[tokio::test]
+async fn chunk_on_a_disk_that_was_not_compared_is_missing_but_not_lost() {
+    let settings = Settings { replication_factor: Some(1), ..on_request() };
+    let cluster = Cluster::with(settings, Arc::new(MemoryEngine::new()), 2).await;
+    let lost = cluster.put("/lost", b"data", &[1]).await;
+    cluster.put("/silent", b"data", &[2]).await;
+    cluster.node(1).lose(lost);
+    let found = cluster.check().await;
+    assert_eq!((found.gone, found.missing_chunks, found.skipped), (1, 1, 0));
+    assert!(!found.damaged[0].is_lost, "just found");
+    cluster.node(2).silence();
+    eventually("it is lost", || async {
+        cluster.replication().await.is_some_and(|status| status.missing == 2)
+    })
+    .await;
+    let found = cluster.check().await;
+    assert_eq!((found.missing_chunks, found.damaged.len()), (2, 2));
+    assert!(found.skipped > 0);
+    for damaged in &found.damaged {
+        assert!(damaged.is_missing);
+        assert_eq!(damaged.is_lost, damaged.chunk_id[..] == lost.to_bytes());
+    }
+}
+
 #[tokio::test]
 async fn registration_of_a_node_begins_a_comparison() {
     let settings = Settings { reconcile_settle_ms: 50, ..settings() };

@@ -5564,7 +5564,8 @@ pub struct DamagedChunk {
     /// Set if no replica can be reached.
     #[prost(bool, tag = "3")]
     pub is_missing: bool,
-    /// Set if moreover no disk holds one: all of them are recorded as gone.
+    /// Set if moreover no disk holds one: all of them had been recorded as gone by an earlier
+    /// comparison.
     #[prost(bool, tag = "4")]
     pub is_lost: bool,
 }

@@ -13,7 +13,7 @@ use super::compare::{Findings, Found, Target};
 use super::unneeded::KnownUnneeded;
 use super::window::damage;
 use crate::Error;
-use crate::checks::CheckReport;
+use crate::checks::{CheckReport, DamagedChunk};
 use crate::metrics::Reconciled;
 use crate::workers::WORKER_LEASE;
 
@@ -70,7 +70,11 @@ impl Reconcile {
         let mut marked = stream::iter(marks).buffer_unordered(RECORDS_AT_ONCE);
         while let Some((chunk, record)) = marked.next().await {
             if let Some(record) = record? {
-                report.set_damage(chunk, damage(&record, &cluster));
+                // Another replica, unnamed and not needed until now, may have been found before:
+                // the next comparison adopts it.
+                let damage = damage(&record, &cluster);
+                let damage = damage.map(|damage| DamagedChunk { is_lost: false, ..damage });
+                report.set_damage(chunk, damage);
             }
         }
         Ok(())
