@@ -1,6 +1,7 @@
 //! User-visible output: data on stdout, messages on stderr.
 
 use std::io::{self, IsTerminal as _, Write as _};
+use std::time::Duration;
 
 use serde::Serialize;
 
@@ -102,6 +103,15 @@ pub(crate) fn mode_text(kind: char, mode: u32) -> String {
         });
     }
     text
+}
+
+/// Returns a length of time, rounded down to seconds, minutes or hours.
+pub(crate) fn span_text(time: Duration) -> String {
+    match time.as_secs() {
+        seconds @ 0..=119 => format!("{seconds} s"),
+        seconds @ 120..=7_199 => format!("{} min", seconds / 60),
+        seconds => format!("{} h", seconds / 3_600),
+    }
 }
 
 /// Returns a UTC time in the form `2026-03-21 14:05:09`, computed by the days-to-date algorithm of

@@ -5,8 +5,7 @@ use std::collections::{BTreeMap, VecDeque};
 use dfs_proto::v1;
 use dfs_proto::wire::{self, FieldError};
 use dfs_types::{
-    ChunkId, ChunkSeal, Crc32c, ErrorCode, InodeId, NodeId, Redundancy, ReplicaHealth, ReplicaRef,
-    Stamp,
+    ChunkId, ChunkSeal, ErrorCode, InodeId, NodeId, Redundancy, ReplicaHealth, ReplicaRef, Stamp,
 };
 
 use crate::plan::Node;
@@ -203,11 +202,8 @@ fn extent(extent: v1::Extent, nodes: &BTreeMap<NodeId, Node>) -> Result<Extent, 
             location: nodes.get(&node).cloned(),
         })
     });
-    let seal = ChunkSeal {
-        length: extent.chunk_length,
-        crc32c: Crc32c(extent.chunk_crc32c),
-        sha256: wire::sha256("extents.chunk_sha256", &extent.chunk_sha256)?,
-    };
+    let parts = (extent.chunk_length, extent.chunk_crc32c, &extent.chunk_sha256[..]);
+    let seal = wire::seal("extents.chunk_sha256", parts)?;
     let end = extent.chunk_offset.checked_add(extent.length);
     if end.is_none_or(|end| end > seal.length) {
         return Err(FieldError::new("extents.length", "reaches over the end of its chunk"));

@@ -232,6 +232,15 @@ pub fn sha256(field: &'static str, bytes: &[u8]) -> Result<Sha256, FieldError> {
     Sha256::from_slice(bytes).ok_or_else(|| wrong_len(field, 32, bytes))
 }
 
+/// Parses the seal of a chunk; `field` is that of the sha256.
+pub fn seal(
+    field: &'static str,
+    (length, crc32c, sha256): (u64, u32, &[u8]),
+) -> Result<ChunkSeal, FieldError> {
+    let sha256 = self::sha256(field, sha256)?;
+    Ok(ChunkSeal { length, crc32c: Crc32c(crc32c), sha256 })
+}
+
 /// Parses a key.
 pub fn key(field: &'static str, bytes: &[u8]) -> Result<SealKey, FieldError> {
     SealKey::from_slice(bytes).ok_or_else(|| wrong_len(field, SealKey::LEN, bytes))
@@ -467,11 +476,7 @@ pub fn frame(field: &'static str, frame: v1::ChunkFrame) -> Result<Frame, FieldE
         origin: _,
     } = frame;
     let seal = if is_final {
-        Some(ChunkSeal {
-            length: total_length,
-            crc32c: Crc32c(total_crc32c),
-            sha256: sha256(field, &total_sha256)?,
-        })
+        Some(seal(field, (total_length, total_crc32c, &total_sha256))?)
     } else {
         None
     };

@@ -1,10 +1,10 @@
 //! The plan of a move, as shown before it begins.
 
-use std::time::Duration;
-
 use dfs_client::MovePlan;
 use dfs_types::ByteSize;
 use serde_json::{Value, json};
+
+use crate::output::span_text;
 
 /// Returns the lines that show a plan to people.
 pub(crate) fn lines(what: &str, plan: &MovePlan) -> Vec<String> {
@@ -20,7 +20,7 @@ pub(crate) fn lines(what: &str, plan: &MovePlan) -> Vec<String> {
         (Some(rate), Some(time)) => format!(
             "  at most {} per second: at least {} (`dfs worker rate drain` changes it)",
             ByteSize(rate),
-            time_text(time)
+            span_text(time)
         ),
         _ => "  without a limit on the rate".to_owned(),
     });
@@ -40,14 +40,6 @@ pub(crate) fn document(plan: &MovePlan) -> Value {
         "duration_ms": plan.duration().map(|time| time.as_millis() as u64),
         "blockers": plan.blockers,
     })
-}
-
-fn time_text(time: Duration) -> String {
-    match time.as_secs() {
-        seconds @ 0..=119 => format!("{seconds} s"),
-        seconds @ 120..=7_199 => format!("{} min", seconds / 60),
-        seconds => format!("{} h", seconds / 3_600),
-    }
 }
 
 #[cfg(test)]

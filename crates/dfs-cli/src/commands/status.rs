@@ -8,7 +8,7 @@ use dfs_client::ClusterStatus;
 use crate::context::Context;
 use crate::error::Result;
 use crate::json;
-use crate::output::size_text;
+use crate::output::{size_text, span_text};
 
 /// Arguments of `dfs status`.
 #[derive(Debug, Args)]
@@ -73,7 +73,7 @@ fn lines(status: &ClusterStatus) -> Vec<String> {
     lines.extend(nodes(status));
     lines.push(String::new());
     for worker in &status.workers {
-        let pause = worker.pause_left.map(|left| format!("paused for {} more, ", span(left)));
+        let pause = worker.pause_left.map(|left| format!("paused for {} more, ", span_text(left)));
         lines.push(format!(
             "worker {}: {}{}  done {}  failed {}  queued {}",
             worker.name,
@@ -98,7 +98,7 @@ pub(super) fn nodes(status: &ClusterStatus) -> Vec<String> {
     for node in &status.nodes {
         let (free, chunks) = (node.free(), node.chunks());
         let heard = node.last_heard.map_or_else(|| "never".to_owned(), ago);
-        let left = node.maintenance_left.map(|left| format!("  for {} more", span(left)));
+        let left = node.maintenance_left.map(|left| format!("  for {} more", span_text(left)));
         let left = left.unwrap_or_default();
         let mut note = match node.faulty_disks().count() {
             0 => String::new(),
@@ -124,15 +124,7 @@ pub(super) fn nodes(status: &ClusterStatus) -> Vec<String> {
 fn ago(elapsed: Duration) -> String {
     match elapsed.as_secs() {
         0 => "now".to_owned(),
-        _ => format!("{} ago", span(elapsed)),
-    }
-}
-
-fn span(time: Duration) -> String {
-    match time.as_secs() {
-        seconds @ 0..=119 => format!("{seconds} s"),
-        seconds @ 120..=7_199 => format!("{} min", seconds / 60),
-        seconds => format!("{} h", seconds / 3_600),
+        _ => format!("{} ago", span_text(elapsed)),
     }
 }
 

@@ -5,7 +5,7 @@ use dfs_metadata::namespace::{
 };
 use dfs_proto::{Failure, FieldError, v1, wire};
 use dfs_transport::Caller;
-use dfs_types::{CHUNK_SIZE_DEFAULT, ChunkSeal, Crc32c, Replication};
+use dfs_types::{CHUNK_SIZE_DEFAULT, Replication};
 use tokio::time::Instant;
 
 use super::{convert, repeat};
@@ -220,11 +220,7 @@ fn written_chunk(chunk: v1::WrittenChunk) -> Result<WrittenChunk, FieldError> {
     Ok(WrittenChunk {
         chunk: wire::id("chunks.chunk_id", &chunk_id)?,
         file_offset,
-        seal: ChunkSeal {
-            length,
-            crc32c: Crc32c(crc32c),
-            sha256: wire::sha256("chunks.sha256", &sha256)?,
-        },
+        seal: wire::seal("chunks.sha256", (length, crc32c, &sha256))?,
         receipts: receipts
             .into_iter()
             .map(|receipt| wire::receipt("chunks.receipts", receipt))

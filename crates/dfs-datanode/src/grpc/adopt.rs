@@ -1,26 +1,22 @@
-//! Vouches for a replica that no record names, as ordered by a coordinator.
+//! Adoption of a replica that no record names, as ordered by a coordinator.
 
 use dfs_chunkstore::StoreError;
 use dfs_proto::{v1, wire};
-use dfs_types::{ChunkSeal, Crc32c, Generation, ReplicaCondition};
+use dfs_types::{Generation, ReplicaCondition};
 
 use crate::Error;
 use crate::node::Node;
 use crate::orders::Authorised;
 
-/// Makes a replica durable under a new stamp, and reads it end to end. Whoever wrote it may not have
-/// synced it, and orders to delete it under the old stamp may still be on their way.
+/// Makes a replica durable under a new stamp, and reads it end to end. It may never have been synced,
+/// and orders to delete it under its old stamp may still be in flight.
 pub(super) async fn run(
     node: &Node,
     order: Authorised<v1::AdoptReplicaRequest>,
 ) -> Result<v1::AdoptReplicaResponse, Error> {
     let request = order.into_inner();
     let replica = wire::replica("replica", request.replica)?;
-    let seal = ChunkSeal {
-        length: request.length,
-        crc32c: Crc32c(request.crc32c),
-        sha256: wire::sha256("sha256", &request.sha256)?,
-    };
+    let seal = wire::seal("sha256", (request.length, request.crc32c, &request.sha256))?;
     let _permit = node.calls.adoptions.enter()?;
     let found = node.look_up(replica).await?;
     let not_whole = || {

@@ -6,7 +6,7 @@ use dfs_chunkstore::StoreError;
 use dfs_proto::wire;
 use dfs_proto::{Failure, FieldError, v1};
 use dfs_transport::spawn_in_request;
-use dfs_types::{ChunkSeal, Crc32c, Generation, ReplicaCondition, ReplicaRef};
+use dfs_types::{Generation, ReplicaCondition, ReplicaRef};
 use futures_util::StreamExt as _;
 
 use crate::Error;
@@ -42,11 +42,7 @@ pub(super) async fn verify(
 ) -> Result<v1::VerifyReplicaResponse, Error> {
     let request = order.into_inner();
     let replica = wire::replica("replica", request.replica)?;
-    let seal = ChunkSeal {
-        length: request.length,
-        crc32c: Crc32c(request.crc32c),
-        sha256: wire::sha256("sha256", &request.sha256)?,
-    };
+    let seal = wire::seal("sha256", (request.length, request.crc32c, &request.sha256))?;
     let _permit = node.calls.verifications.enter()?;
     let verdict = node.verify_named(replica, seal).await?;
     let proof = match verdict.condition {

@@ -9,8 +9,7 @@ use dfs_metadata::replica_findings::Listed;
 use dfs_proto::wire::{self, WireId};
 use dfs_proto::{Failure, FieldError, v1};
 use dfs_types::{
-    ChunkId, ChunkSeal, Crc32c, DiskId, ErrorCode, NodeId, Part, Receipt, ReplicaDigest,
-    ReplicaRef, Stamp,
+    ChunkId, ChunkSeal, DiskId, ErrorCode, NodeId, Part, Receipt, ReplicaDigest, ReplicaRef, Stamp,
 };
 use tokio::time::timeout;
 use tonic::Streaming;
@@ -137,15 +136,11 @@ fn interrupted() -> Failure {
 }
 
 fn parse(found: &v1::ListedChunk) -> Result<Listed, FieldError> {
-    let seal = ChunkSeal {
-        length: found.length,
-        crc32c: Crc32c(found.crc32c),
-        sha256: wire::sha256("chunks.sha256", &found.sha256)?,
-    };
+    let seal = wire::seal("chunks.sha256", (found.length, found.crc32c, &found.sha256))?;
     Ok(Listed { seal, is_set_aside: found.is_set_aside })
 }
 
-/// Orders a node to vouch for a replica that no record names. Returns the receipt of the replica
+/// Orders a node to verify a replica that no record names. Returns the receipt of the replica
 /// under its new stamp.
 pub(super) async fn adopt(
     core: &Core,
