@@ -207,6 +207,11 @@ impl Background {
         crate::lock(&self.held).clone()
     }
 
+    /// Returns whether replicas are being repaired, or it is unknown whether any need it.
+    pub(crate) fn is_repairing(&self) -> bool {
+        crate::lock(&self.health).as_ref().is_none_or(|health| health.repairing > 0)
+    }
+
     /// Publishes the health of all chunks; `None` while it is unknown.
     pub(crate) fn set_health(&self, health: Option<Health>) {
         *crate::lock(&self.health) = health;

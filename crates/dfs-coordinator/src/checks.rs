@@ -41,6 +41,8 @@ pub(crate) struct CheckReport {
     pub(crate) missing_chunks: u64,
     /// Chunks with bad or too few replicas, but at least one.
     pub(crate) degraded_chunks: u64,
+    /// Chunks with replicas that share a zone although another one has room.
+    pub(crate) crowded: u64,
 }
 
 /// A chunk that lacks replicas.
@@ -109,6 +111,8 @@ struct State {
     done: VecDeque<(u64, Arc<CheckReport>)>,
     /// The last whole comparison.
     last_whole: Option<(Instant, Arc<CheckReport>)>,
+    /// Number of finished comparisons, and the crowded chunks that the last one found.
+    crowded: (u64, u64),
 }
 
 #[derive(Debug, Default)]
@@ -186,6 +190,7 @@ impl Checks {
     pub(crate) fn finish(&self, report: CheckReport, now: Instant) {
         let mut state = crate::lock(&self.0);
         let report = Arc::new(report);
+        state.crowded = (state.crowded.0 + 1, report.crowded);
         let serves = state.running.take().map(|running| running.serves).unwrap_or_default();
         for id in serves {
             if state.done.len() >= DONE_MAX {
@@ -196,6 +201,12 @@ impl Checks {
         if report.is_whole() {
             state.last_whole = Some((now, report));
         }
+    }
+
+    /// Returns the number of finished comparisons, and the chunks whose replicas share a zone for no
+    /// need, as the last one found.
+    pub(crate) fn crowded(&self) -> (u64, u64) {
+        crate::lock(&self.0).crowded
     }
 
     /// Returns the overview.

@@ -96,10 +96,14 @@ pub(crate) enum MoveReason {
     Drain,
     /// Their disk is to be removed.
     Retire,
+    /// Their node is fuller than others.
+    Rebalance,
+    /// Another zone has no replica of their chunk.
+    Zone,
 }
 
 impl MoveReason {
-    const NAMES: &[&str] = &["repair", "drain", "retire"];
+    const NAMES: &[&str] = &["repair", "drain", "retire", "rebalance", "zone"];
 }
 
 /// Why a call was not relayed to a datanode.

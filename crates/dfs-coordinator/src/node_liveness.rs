@@ -87,6 +87,9 @@ pub(crate) struct View {
     pub(crate) planned: u64,
     /// Bytes of its disks that take chunks.
     pub(crate) capacity: u64,
+    /// File systems of its disks on which other nodes have disks, too, and that have less free space
+    /// than all of these may use: the nodes get full together.
+    pub(crate) contended: BTreeSet<FileSystemId>,
     pub(crate) is_full: bool,
     pub(crate) is_stopping: bool,
     /// Open upload sessions.
@@ -461,10 +464,16 @@ impl Registry {
         }
     }
 
-    /// Returns the disks of a node. The space of a file system shared by disks of several nodes is
-    /// counted once: each gets its share.
-    fn disks_of(&self, node: NodeId, entry: &Entry, now: Instant) -> Vec<DiskReport> {
+    /// Returns the disks of a node, and the contended file systems among them. The space of a file
+    /// system shared by disks of several nodes is counted once: each gets its share.
+    fn disks_of(
+        &self,
+        node: NodeId,
+        entry: &Entry,
+        now: Instant,
+    ) -> (Vec<DiskReport>, BTreeSet<FileSystemId>) {
         let mut disks = entry.report.disks.clone();
+        let mut contended = BTreeSet::new();
         for disk in disks.iter_mut().filter(|disk| disk.state.is_in_service()) {
             let Some(id) = disk.file_system else { continue };
             let nodes = self.file_systems.get(&id).into_iter().flatten();
@@ -480,6 +489,10 @@ impl Registry {
                 .collect();
             let total = together.iter().map(|(_, disk)| disk.file_system_free).max().unwrap_or(0);
             let wants: Vec<u64> = together.iter().map(|(_, disk)| disk.free).collect();
+            let is_shared = together.iter().any(|(other, _)| *other != node);
+            if is_shared && wants.iter().copied().fold(0, u64::saturating_add) > total {
+                contended.insert(id);
+            }
             let shares = fair_shares(total, &wants);
             let own =
                 together.iter().position(|(other, at)| *other == node && at.disk == disk.disk);
@@ -488,11 +501,11 @@ impl Registry {
                 disk.free = share;
             }
         }
-        disks
+        (disks, contended)
     }
 
     fn view_of(&self, node: NodeId, entry: &Entry, now: Instant) -> View {
-        let disks = self.disks_of(node, entry, now);
+        let (disks, contended) = self.disks_of(node, entry, now);
         let sum = |of: fn(&DiskReport) -> u64| {
             let taking = disks.iter().filter(|disk| disk.state.takes_chunks());
             taking.map(of).fold(0, u64::saturating_add)
@@ -506,6 +519,7 @@ impl Registry {
             free,
             planned: entry.planned.at(now),
             capacity,
+            contended,
             is_full: entry.report.is_full,
             is_stopping: entry.report.is_stopping,
             sessions: entry.report.sessions,

@@ -52,6 +52,14 @@ pub const DRAIN: Spec = Spec {
     budget: Budget { unit: Unit::Bytes, per_second: 200 << 20 },
 };
 
+/// Moves replicas between nodes until all are about equally full, and to zones without a replica of
+/// their chunk.
+pub const REBALANCE: Spec = Spec {
+    name: "rebalance",
+    place: Place::Lease,
+    budget: Budget { unit: Unit::Bytes, per_second: 100 << 20 },
+};
+
 /// Reaps unlinked inodes and expired uploads.
 pub const REAPER: Spec = Spec {
     name: "reaper",
@@ -89,7 +97,7 @@ pub const SCRUB: Spec = Spec {
 
 /// All workers, in the order in which they are listed.
 pub const fn all() -> &'static [Spec] {
-    &[REPAIR, DRAIN, REAPER, DELETE, RECONCILE, UPGRADE, SCRUB]
+    &[REPAIR, DRAIN, REBALANCE, REAPER, DELETE, RECONCILE, UPGRADE, SCRUB]
 }
 
 #[cfg(test)]

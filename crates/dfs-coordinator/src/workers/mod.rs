@@ -7,8 +7,10 @@ mod lease;
 mod moves;
 pub(crate) mod orders;
 mod reaper;
+mod rebalance;
 mod reconcile;
 mod repair;
+mod spread;
 mod upgrade;
 
 use std::convert::Infallible;
@@ -21,6 +23,7 @@ pub(crate) use deletion::Delete;
 pub(crate) use drain::Drain;
 pub(crate) use lease::{WORKER_LEASE, WorkerLease, control};
 pub(crate) use reaper::Reaper;
+pub(crate) use rebalance::Rebalance;
 pub(crate) use reconcile::Reconcile;
 pub(crate) use repair::Repair;
 pub(crate) use repair::queue::{RepairNeed, RepairQueue};
@@ -38,11 +41,16 @@ pub(crate) async fn run_all(core: &Arc<Core>) -> Infallible {
     let lease = WorkerLease::new(core.clone());
     supervise(&lease, handles, |grant| {
         let of = |spec| handles.of(spec);
-        let [repair, drain, reaper, delete, reconcile, upgrade] = [(); 6].map(|()| core.clone());
+        let [repair, drain, rebalance, reaper, delete, reconcile, upgrade] =
+            [(); 7].map(|()| core.clone());
         vec![
             run(of(&Repair::SPEC), move |handle| Repair::new(repair.clone(), grant, handle))
                 .boxed(),
             run(of(&Drain::SPEC), move |handle| Drain::new(drain.clone(), grant, handle)).boxed(),
+            run(of(&Rebalance::SPEC), move |handle| {
+                Rebalance::new(rebalance.clone(), grant, handle)
+            })
+            .boxed(),
             run(of(&Reaper::SPEC), move |handle| Reaper::new(reaper.clone(), grant, handle))
                 .boxed(),
             run(of(&Delete::SPEC), move |handle| Delete::new(delete.clone(), grant, handle))

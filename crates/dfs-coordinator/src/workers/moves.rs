@@ -1,4 +1,4 @@
-//! Moving one replica of a chunk: the primitive of drain and its relatives.
+//! Moving one replica of a chunk: the primitive of drain, retire and rebalance.
 //!
 //! The target pulls the chunk from the other replicas, verifies it and makes it durable; one commit
 //! then counts the new replica and dooms the old one, which the deletion worker deletes. A crash
@@ -53,34 +53,33 @@ pub(super) enum Moved {
 }
 
 impl Mover {
-    /// Moves a replica of `node`, as recorded in `record`, to another node; from a retiring disk also
-    /// to another disk of the same node. Waits for its turn first, and then does nothing unless it
-    /// still `is_wanted`.
+    /// Moves a replica, as recorded in `record`, to the node that `target` chooses: before this move
+    /// waits for its turn, and again afterwards. Where it chooses none, nothing is done.
     pub(super) async fn run(
         &self,
         chunk: ChunkId,
-        record: Chunk,
-        (node, from): (NodeId, ReplicaId),
-        is_wanted: impl Fn() -> bool + Send + Sync,
+        record: &Chunk,
+        from: ReplicaId,
+        target: impl Fn() -> Option<NodeId> + Send + Sync,
     ) -> Result<Moved, Error> {
-        if !names_sound(&record, from) {
+        if !names_sound(record, from) {
             return Ok(Moved::NotNamed);
         }
-        if self.target(&record, node, from).is_none() {
+        if target().is_none() {
             return Ok(Moved::NoTarget);
         }
         // Without a claim: it lasts as long as a pause, and repair may need the chunk meanwhile.
         self.handle.take(record.seal.length).await;
-        if !is_wanted() || self.core.background.held().is_some() {
+        if self.core.background.held().is_some() {
             return Ok(Moved::Failed);
         }
         let Some(_claim) = self.core.background.claim(chunk) else {
             return Ok(Moved::Failed);
         };
-        let Some(target) = self.target(&record, node, from) else {
+        let Some(target) = target() else {
             return Ok(Moved::NoTarget);
         };
-        let Some(built) = self.build(chunk, &record, from, target).await? else {
+        let Some(built) = self.build(chunk, record, from, target).await? else {
             return Ok(Moved::Failed);
         };
         self.commit(chunk, record, from, &built).await
@@ -88,23 +87,46 @@ impl Mover {
 
     /// Chooses a node without a replica of the chunk; one in another zone than the replicas that
     /// stay, if possible. The last resort of a retiring disk is its own node.
-    fn target(&self, record: &Chunk, node: NodeId, from: ReplicaId) -> Option<NodeId> {
-        let now = Instant::now();
-        let (views, cluster) = {
-            let registry = self.core.registry();
-            (registry.views(now), registry.cluster(now))
-        };
+    pub(super) fn elsewhere(
+        &self,
+        record: &Chunk,
+        (node, from): (NodeId, ReplicaId),
+    ) -> Option<NodeId> {
+        let (views, cluster) = self.now();
         let (distant, near) = targets(record, from, &views, &cluster);
         let own = match self.reason {
             MoveReason::Retire => views.into_iter().filter(|view| view.node == node).collect(),
             _ => Vec::new(),
         };
         let own = candidates(&own, record.seal.length);
+        [distant, near, own].iter().find_map(|candidates| self.select(candidates, record))
+    }
+
+    /// Chooses a node in a known zone without a replica that stays.
+    pub(super) fn in_another_zone(&self, record: &Chunk, from: ReplicaId) -> Option<NodeId> {
+        let (views, cluster) = self.now();
+        let (mut distant, _) = targets(record, from, &views, &cluster);
+        distant.retain(|candidate| !candidate.zone.is_empty());
+        self.select(&distant, record)
+    }
+
+    /// Returns whether a node can take a replica of a chunk.
+    pub(super) fn is_open(&self, node: NodeId, record: &Chunk) -> bool {
+        let view = self.core.registry().view(node, Instant::now());
+        let bytes = record.seal.length;
+        view.is_some_and(|view| view.takes_chunks() && !view.is_full && view.free > bytes)
+    }
+
+    fn now(&self) -> (Vec<View>, Cluster) {
+        let now = Instant::now();
+        let registry = self.core.registry();
+        (registry.views(now), registry.cluster(now))
+    }
+
+    fn select(&self, candidates: &[Candidate], record: &Chunk) -> Option<NodeId> {
         let bytes = record.seal.length;
         let request = PlacementRequest { count: 1, bytes, ..PlacementRequest::default() };
-        [distant, near, own].iter().find_map(|candidates| {
-            self.core.selector.select(candidates, &request, &*self.core.random).first().copied()
-        })
+        self.core.selector.select(candidates, &request, &*self.core.random).first().copied()
     }
 
     /// Builds a replica at the target. `None` when that failed.
@@ -130,7 +152,7 @@ impl Mover {
     async fn commit(
         &self,
         chunk: ChunkId,
-        record: Chunk,
+        record: &Chunk,
         from: ReplicaId,
         built: &Built,
     ) -> Result<Moved, Error> {

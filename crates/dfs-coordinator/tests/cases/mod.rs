@@ -9,6 +9,7 @@ mod engine;
 mod files;
 mod life;
 mod members;
+mod rebalancing;
 mod reconciling;
 mod relaying;
 mod repairing;

@@ -64,6 +64,9 @@ struct State {
     orders: u64,
     is_full: bool,
     free: u64,
+    /// Bytes of its disk, if its free bytes follow from its replicas.
+    capacity: Option<u64>,
+    zone: String,
     /// Its disk was replaced by an empty one.
     has_new_disk: bool,
     /// Its disk is out of service: replicas on it are not found.
@@ -139,10 +142,11 @@ impl FakeDataNode {
     fn disks(&self) -> Vec<v1::Disk> {
         let state = self.state.lock().unwrap();
         let disk = DiskId(self.disk.0 + u128::from(state.has_new_disk));
+        let used: u64 = state.replicas.values().map(|replica| replica.length).sum();
         vec![v1::Disk {
             disk_id: disk.to_bytes().to_vec().into(),
-            capacity: 1 << 40,
-            free: state.free,
+            capacity: state.capacity.unwrap_or(1 << 40),
+            free: state.capacity.map_or(state.free, |capacity| capacity.saturating_sub(used)),
             chunks: state.replicas.len() as u64,
             state: if state.has_failed_disk {
                 v1::DiskState::Failed.into()
@@ -173,6 +177,7 @@ impl FakeDataNode {
             address: self.address.clone(),
             level: dfs_types::Level::NEWEST.0,
             version: "test".to_owned(),
+            zone: state.zone.clone(),
             disks,
             node_secret: self.secret(),
             ..v1::RegisterRequest::default()
@@ -579,6 +584,24 @@ impl FakeDataNode {
 
     pub(crate) fn set_free(&self, free: u64) {
         self.state.lock().unwrap().free = free;
+    }
+
+    /// Limits its disk to these bytes.
+    pub(crate) fn set_capacity(&self, bytes: u64) {
+        self.state.lock().unwrap().capacity = Some(bytes);
+    }
+
+    /// Returns the bytes of its replicas.
+    pub(crate) fn used(&self) -> u64 {
+        self.state.lock().unwrap().replicas.values().map(|replica| replica.length).sum()
+    }
+
+    /// Registers again, in this zone.
+    pub(crate) async fn set_zone(self: &Arc<Self>, zone: &str) {
+        self.state.lock().unwrap().zone = zone.to_owned();
+        self.silence();
+        self.register("secret").await.unwrap();
+        self.beat().await;
     }
 
     pub(crate) fn set_refuses(&self, refuses: bool) {

@@ -225,8 +225,12 @@ impl Drain {
             let view = self.core.registry().view(source.node, Instant::now());
             view.is_some_and(|view| sources_of(&view).contains(&source))
         };
-        let moves = stream::iter(named)
-            .map(|(chunk, record, from)| mover.run(chunk, record, (source.node, from), is_wanted));
+        let (mover, is_wanted) = (&mover, &is_wanted);
+        let moves = stream::iter(named).map(|(chunk, record, from)| async move {
+            let elsewhere = || mover.elsewhere(&record, (source.node, from));
+            let target = || if is_wanted() { elsewhere() } else { None };
+            mover.run(chunk, &record, from, target).await
+        });
         let moves = moves.buffer_unordered(self.core.settings.repair_concurrency);
         let note = |moved| {
             pass.note(moved);

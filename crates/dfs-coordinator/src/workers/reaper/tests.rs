@@ -1,6 +1,6 @@
 //! Pressure, and the removal of tombstones.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use dfs_metadata::memory::MemoryEngine;
@@ -147,6 +147,7 @@ fn view(free: u64, is_full: bool, state: NodeState) -> View {
         free,
         planned: 0,
         capacity: 100,
+        contended: BTreeSet::new(),
         is_full,
         is_stopping: false,
         sessions: 0,

@@ -6,11 +6,13 @@ use dfs_metadata::chunk_health::{Cluster, judge};
 use dfs_metadata::namespace::{Chunk, Namespace, Replica, ReplicaMark, ScanCursor};
 use dfs_types::{ChunkId, DiskNumber, ReplicaDigest, Scope};
 use dfs_workers::Handle;
+use tokio::time::Instant;
 
 use super::calls::Range;
 use crate::Error;
 use crate::checks::{CheckReport, DamagedChunk};
 use crate::core::Core;
+use crate::workers::spread::{Places, settled};
 
 /// Records per window: with three replicas of each on three nodes, a list of a disk has as many
 /// entries.
@@ -34,6 +36,7 @@ pub(super) async fn read(
     report: &mut CheckReport,
 ) -> Result<Window, Error> {
     let mut disks: BTreeMap<DiskNumber, ReplicaDigest> = BTreeMap::new();
+    let places = Places::new(&core.registry().views(Instant::now()));
     let (mut after, mut records) = (after, 0);
     loop {
         let page =
@@ -50,6 +53,8 @@ pub(super) async fn read(
             if let Some(damage) = damage(record, cluster) {
                 report.add_damage(*chunk, damage);
             }
+            let crowding = settled(record, cluster).and_then(|held| places.crowding(&held));
+            report.crowded += u64::from(crowding.is_some());
         }
         records += count;
         report.records += count;

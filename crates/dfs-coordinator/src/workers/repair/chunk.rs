@@ -396,7 +396,7 @@ pub(super) mod tests {
     use crate::node_liveness::Member;
 
     /// Returns an Active member in this observed state.
-    pub(in crate::workers::repair) fn view(node: u128, zone: &str, state: NodeState) -> View {
+    pub(in crate::workers) fn view(node: u128, zone: &str, state: NodeState) -> View {
         View {
             node: NodeId(node),
             member: Member {
@@ -416,6 +416,7 @@ pub(super) mod tests {
             free: 1 << 30,
             planned: 0,
             capacity: 1 << 30,
+            contended: BTreeSet::new(),
             is_full: false,
             is_stopping: false,
             sessions: 0,

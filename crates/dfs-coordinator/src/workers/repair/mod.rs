@@ -33,6 +33,8 @@ mod given_up;
 pub(crate) mod queue;
 mod sweep;
 
+#[cfg(test)]
+pub(super) use self::chunk::tests::view;
 use self::chunk::{ChunkRepair, RepairOutcome, RepairResult};
 pub(super) use self::chunk::{is_overtaken, names};
 use self::given_up::GivenUpDisks;

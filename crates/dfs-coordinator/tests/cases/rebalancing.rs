@@ -1,0 +1,202 @@
+//! Nodes are filled evenly, and replicas are spread over zones.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use dfs_coordinator::Settings;
+use dfs_metadata::memory::MemoryEngine;
+use dfs_proto::v1;
+use dfs_proto::v1::set_worker_request::Change;
+use dfs_types::ChunkId;
+
+use crate::cluster::{Cluster, HOUR, eventually, settings};
+
+const CAPACITY: u64 = 100_000;
+const FILE: u64 = 1_000;
+
+fn pause(time: Duration) -> Change {
+    Change::PauseMs(time.as_millis() as u64)
+}
+
+impl Cluster {
+    /// Starts nodes with disks of a known size. Nothing is moved until rebalancing is resumed.
+    async fn with_capacities(capacities: &[u64]) -> Self {
+        let settings = Settings { reconcile_settle_ms: 50, ..settings() };
+        let nodes = capacities.len() as u128;
+        let cluster = Self::with(settings, Arc::new(MemoryEngine::new()), nodes).await;
+        eventually("there is a lease holder", || async {
+            cluster.set_worker("rebalance", pause(HOUR)).await.is_ok()
+        })
+        .await;
+        for (index, capacity) in capacities.iter().enumerate() {
+            cluster.node(index as u128 + 1).set_capacity(*capacity);
+        }
+        cluster
+    }
+
+    /// Resumes rebalancing once heartbeats report the nodes as they are.
+    async fn rebalance(&self) {
+        for id in self.nodes.keys() {
+            let node = self.node(id.0);
+            let before = node.orders();
+            eventually("it is heard", || async { node.orders() > before + 2 }).await;
+        }
+        self.set_worker("rebalance", pause(Duration::ZERO)).await.unwrap();
+    }
+
+    async fn put_files(&self, count: usize, nodes: &[u128]) -> Vec<(String, ChunkId)> {
+        let mut files = Vec::new();
+        for number in 0..count {
+            let path = format!("/file-{number}");
+            let chunk = self.put(&path, &[number as u8; FILE as usize], nodes).await;
+            files.push((path, chunk));
+        }
+        files
+    }
+
+    /// Asserts that each file has three replicas, on the nodes that are recorded, and that there are
+    /// no others.
+    async fn assert_files(&self, files: &[(String, ChunkId)]) {
+        for (path, chunk) in files {
+            let recorded: BTreeSet<u128> = self.replicas(path).await.into_keys().collect();
+            assert_eq!(recorded.len(), 3, "{path}: {recorded:?}");
+            let nodes = self.nodes.values().filter(|node| node.holds(*chunk).is_some());
+            assert_eq!(nodes.map(|node| node.id.0).collect::<BTreeSet<_>>(), recorded, "{path}");
+        }
+    }
+
+    fn used(&self) -> Vec<u64> {
+        self.nodes.values().map(|node| node.used()).collect()
+    }
+
+    async fn moves(&self, reason: &str) -> u64 {
+        let metrics = crate::cluster::http_get(&self.handle, "/metrics").await;
+        let name = format!("dfs_coordinator_moves_total{{reason=\"{reason}\"}} ");
+        let moves = metrics.lines().find_map(|line| line.strip_prefix(&name)?.parse().ok());
+        moves.unwrap_or_default()
+    }
+
+    async fn detail(&self) -> v1::WorkerStatus {
+        self.worker("rebalance").await
+    }
+}
+
+#[tokio::test]
+async fn nodes_are_filled_evenly_after_others_have_joined() {
+    let mut cluster = Cluster::with_capacities(&[CAPACITY; 3]).await;
+    let files = cluster.put_files(50, &[1, 2, 3]).await;
+    for id in [4, 5] {
+        cluster.add_node(id).await.set_capacity(CAPACITY);
+    }
+    cluster.rebalance().await;
+    // 30 % on average.
+    let is_even = |used: &u64| (27 * FILE..=33 * FILE).contains(used);
+    eventually("all are equally full", || async {
+        cluster.used().iter().all(is_even) && cluster.used().iter().sum::<u64>() == 150 * FILE
+    })
+    .await;
+    cluster.assert_files(&files).await;
+    eventually("it is over", || async {
+        cluster.detail().await.state.contains("about as full as the mean, 30 %")
+    })
+    .await;
+    // No replica was moved twice.
+    let moves = cluster.moves("rebalance").await;
+    let taken: usize = [4, 5].iter().map(|id| cluster.node(*id).chunks()).sum();
+    assert_eq!(moves, taken as u64);
+}
+
+#[tokio::test]
+async fn replicas_that_cannot_be_moved_stay_and_status_says_why() {
+    let cluster = Cluster::with_capacities(&[CAPACITY, CAPACITY, CAPACITY / 2]).await;
+    let files = cluster.put_files(40, &[1, 2, 3]).await;
+    cluster.rebalance().await;
+    eventually("it says why", || async {
+        let state = cluster.detail().await.state;
+        state.contains(&cluster.node(3).id.to_string())
+            && state
+                .contains("80 % full and the mean is 48 %, but none of its replicas can be moved")
+    })
+    .await;
+    cluster.assert_files(&files).await;
+    assert!(cluster.nodes.values().all(|node| node.deletes().is_empty()));
+}
+
+#[tokio::test]
+async fn equal_fill_takes_no_zone_away_from_a_chunk() {
+    let mut cluster = Cluster::with_capacities(&[CAPACITY; 3]).await;
+    for (id, zone) in [(1, "a"), (2, "b"), (3, "c")] {
+        cluster.node(id).set_zone(zone).await;
+    }
+    let files = cluster.put_files(50, &[1, 2, 3]).await;
+    for id in [4, 5] {
+        let node = cluster.add_node(id).await;
+        node.set_capacity(CAPACITY);
+        node.set_zone("a").await;
+    }
+    cluster.rebalance().await;
+    eventually("the rest cannot be moved", || async {
+        cluster.detail().await.state.contains("none of its replicas can be moved")
+            && cluster.used().iter().sum::<u64>() == 150 * FILE
+    })
+    .await;
+    assert_eq!(cluster.used()[1..3], [50 * FILE; 2]);
+    assert!(cluster.used()[0] <= 33 * FILE && cluster.used()[4] >= 5 * FILE);
+    cluster.assert_files(&files).await;
+}
+
+#[tokio::test]
+async fn pause_and_repair_hold_moves() {
+    let mut cluster = Cluster::with_capacities(&[CAPACITY; 3]).await;
+    let files = cluster.put_files(50, &[1, 2, 3]).await;
+    cluster.set_worker("repair", super::workers::rate(1)).await.unwrap();
+    cluster.add_node(4).await.set_capacity(CAPACITY);
+    let (request, _) = cluster.write("/short", &[1; FILE as usize], &[1, 2]).await;
+    cluster.client().await.confirm_upload(request).await.unwrap();
+    let (request, _) = cluster.write("/short-too", &[2; FILE as usize], &[1, 2]).await;
+    cluster.client().await.confirm_upload(request).await.unwrap();
+    assert_eq!(cluster.detail().await.activity(), v1::WorkerActivity::Paused);
+    assert_eq!(cluster.moves("rebalance").await, 0);
+    cluster.rebalance().await;
+    eventually("it waits for repair", || async {
+        cluster.detail().await.state == "waiting until repair is done"
+    })
+    .await;
+    assert_eq!(cluster.moves("rebalance").await, 0);
+    cluster.set_worker("repair", super::workers::rate(0)).await.unwrap();
+    eventually("all are equally full", || async {
+        cluster.used().iter().all(|used| (35 * FILE..=42 * FILE).contains(used))
+    })
+    .await;
+    eventually("what was moved is deleted", || async {
+        cluster.used().iter().sum::<u64>() == 156 * FILE
+    })
+    .await;
+    cluster.assert_files(&files).await;
+}
+
+#[tokio::test]
+async fn replicas_are_spread_over_zones_that_appear_later() {
+    let mut cluster = Cluster::with_capacities(&[1 << 40; 3]).await;
+    for id in 1..=3 {
+        cluster.node(id).set_zone(["a", "a", "b"][id as usize - 1]).await;
+    }
+    let files = cluster.put_files(40, &[1, 2, 3]).await;
+    let fourth = cluster.add_node(4).await;
+    fourth.set_capacity(1 << 40);
+    fourth.set_zone("c").await;
+    cluster.rebalance().await;
+    eventually("each file has a replica there", || async {
+        files.iter().all(|(_, chunk)| fourth.holds(*chunk).is_some())
+            && cluster.used().iter().sum::<u64>() == 120 * FILE
+    })
+    .await;
+    cluster.assert_files(&files).await;
+    for (path, _) in &files {
+        let holders: BTreeSet<u128> = cluster.replicas(path).await.into_keys().collect();
+        assert!(holders.contains(&3), "the only one in zone b stays: {holders:?}");
+    }
+    assert_eq!(cluster.moves("zone").await, 40);
+    assert_eq!(cluster.moves("rebalance").await, 0);
+}
