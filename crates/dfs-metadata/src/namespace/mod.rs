@@ -43,6 +43,7 @@ use std::time::Duration;
 
 use dfs_types::{Clock, ClusterKeys, Level, Random, Timestamp};
 
+use self::trash::AT_ONCE;
 use crate::committer::Committer;
 use crate::engine::Engine;
 
@@ -166,6 +167,12 @@ impl Namespace {
         let clock = &self.inner.confirmed_clock;
         let mut clock = clock.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         clock.observe(self.now(), tokio::time::Instant::now())
+    }
+
+    /// Returns the time by which expiry is judged: a [confirmed](Self::confirmed_now) one. Nothing
+    /// expires while there is none.
+    fn expiry_now(&self) -> Timestamp {
+        self.confirmed_now().unwrap_or(AT_ONCE)
     }
 }
 

@@ -76,7 +76,7 @@ impl Namespace {
         }
         let tx = self.begin().await?;
         // What cannot be restored is due at any time.
-        let horizon = keys::unlinked_after(self.confirmed_now().unwrap_or(AT_ONCE));
+        let horizon = keys::unlinked_after(self.expiry_now());
         let items = limits.items.clamp(1, Self::PAGE_LEN_MAX);
         let (mut after, mut steps) = (Bytes::new(), 0);
         loop {
@@ -121,7 +121,7 @@ impl Namespace {
             return Ok(reaped);
         }
         let tx = self.begin().await?;
-        let now = self.confirmed_now().unwrap_or(AT_ONCE);
+        let now = self.expiry_now();
         let mut after = Bytes::new();
         loop {
             let page = tx.try_range::<Upload>(keys::UPLOADS, &after, Self::PAGE_LEN_MAX).await?;

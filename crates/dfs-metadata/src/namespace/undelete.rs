@@ -41,7 +41,7 @@ impl Namespace {
         let was = resolve(tx, &request.target, Last::Keep).await?.named()?.in_parent()?;
         let nothing = || Error::NothingToRestore { target: request.target.clone() };
         let now = self.now();
-        let (key, found) = last_unlinked(tx, &was, now).await?.ok_or_else(nothing)?;
+        let (key, found) = last_unlinked(tx, &was, self.expiry_now()).await?.ok_or_else(nothing)?;
         let (_, inode) = keys::unlinked_parts(&key).ok_or_else(nothing)?;
         // Reaping may have begun since.
         let still = tx.get::<Unlinked>(&key).await?.filter(|still| !still.reaping);

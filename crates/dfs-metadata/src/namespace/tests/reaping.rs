@@ -94,6 +94,37 @@ async fn confirming(fixture: &Fixture) -> Namespace {
 
 /// D8.
 #[tokio::test(start_paused = true)]
+async fn d8_upload_is_confirmed_while_a_clock_is_ahead() {
+    let fixture = Fixture::new().await;
+    let small = fixture.confirm_of(&fixture.plan("/small", CHUNK).await.unwrap());
+    let large = fixture.plan("/large", CHUNK).await.unwrap();
+    let staged = fixture.confirm_of(&large);
+    let namespace = confirming(&fixture).await;
+    for _ in 0..70 {
+        namespace.confirmed_now();
+        fixture.clock.advance(Duration::from_secs(1));
+        tokio::time::advance(Duration::from_secs(1)).await;
+    }
+    fixture.clock.advance(HOUR * 48);
+    let scope = Scope::internal();
+    namespace.confirm(scope, &small, None).await.unwrap();
+    namespace.stage(scope, &staged.tokens, &staged.chunks).await.unwrap();
+    fixture.clock.advance(HOUR * 48);
+    namespace.confirm(scope, &staged, None).await.unwrap();
+    // A time that lasts is followed.
+    let late = fixture.confirm_of(&fixture.plan("/late", CHUNK).await.unwrap());
+    fixture.clock.advance(HOUR * 48);
+    for _ in 0..70 {
+        namespace.confirmed_now();
+        fixture.clock.advance(Duration::from_secs(1));
+        tokio::time::advance(Duration::from_secs(1)).await;
+    }
+    let late = namespace.confirm(scope, &late, None).await;
+    assert!(matches!(late, Err(Error::UploadExpired { .. })), "{late:?}");
+}
+
+/// D8.
+#[tokio::test(start_paused = true)]
 async fn d8_clock_that_jumps_ahead_for_seconds_expires_nothing() {
     let fixture = Fixture::new().await;
     fixture.put("/f", CHUNK).await.unwrap();

@@ -113,7 +113,7 @@ impl Namespace {
     ) -> Result<Answer, Error> {
         let plan = upload.plans.first();
         let (inode, size) = (plan.inode, upload.request.size);
-        let now = self.now();
+        let now = self.expiry_now();
         if let Some(there) = tx.get::<Inode>(&keys::inode(inode)).await? {
             return self.confirmed_before(tx, upload, &there).await;
         }
@@ -155,7 +155,7 @@ impl Namespace {
             }
         }
         let given = upload.request.attributes;
-        let mode = given.mode & Attributes::MODE_MASK;
+        let (mode, now) = (given.mode & Attributes::MODE_MASK, self.now());
         let file = File { size, replication: plan.replicas, chunk_size: plan.chunk_size, single };
         let mut record = Inode::new(Attributes { mode, ..given }, now, Content::File(file));
         tx.add_xattrs(inode, &mut record, &upload.request.xattrs);
@@ -234,7 +234,7 @@ impl Namespace {
                 return Ok(Error::DeletedSince { name });
             }
         }
-        if upload.plans.are_expired(self.now()) {
+        if upload.plans.are_expired(self.expiry_now()) {
             return Ok(upload.plans.expired());
         }
         let what = format!("no chunks given, but the file has {} bytes", upload.request.size);

@@ -116,13 +116,13 @@ impl Namespace {
     /// theirs.
     async fn renewed(&self, plan: Plan) -> Result<Plan, Error> {
         let staged = self.begin().await?.peek::<Upload>(&keys::upload(plan.inode)).await?;
-        let now = self.now();
+        let now = self.expiry_now();
         match staged {
             Some(upload) if !upload.reaping && upload.expires > now => {
-                let expires = now.plus(PLAN_LIFETIME);
+                let expires = self.now().plus(PLAN_LIFETIME);
                 Ok(Plan { expires: expires.max(plan.expires), ..plan })
             }
-            _ if plan.expires <= now => Err(Error::UploadExpired { name: plan.name }),
+            _ if plan.is_expired(now) => Err(Error::UploadExpired { name: plan.name }),
             _ => Ok(plan),
         }
     }

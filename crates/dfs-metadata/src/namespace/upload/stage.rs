@@ -102,7 +102,7 @@ impl Namespace {
         let inode = plans.first().inode;
         for tries in 0..TRIES {
             self.pause_before(tries).await;
-            let now = self.now();
+            let now = self.expiry_now();
             let mut tx = self.begin().await?;
             if tx.get::<Inode>(&keys::inode(inode)).await?.is_some() {
                 // Confirmed meanwhile; a caller that repeats a stage also repeats the confirm.
@@ -116,7 +116,7 @@ impl Namespace {
                 None if plans.are_expired(now) => return Err(plans.expired()),
                 _ => {}
             }
-            let expires = now.plus(STAGING_LIFETIME);
+            let expires = self.now().plus(STAGING_LIFETIME);
             tx.put(key, &Upload { expires, reaping: false });
             let mut staged = 0;
             for written in chunks {
