@@ -6,10 +6,12 @@ use anyhow::Result;
 
 use crate::process::{cargo, run as run_command};
 
-pub(crate) const USAGE: &str = "--seed N | --seeds A..B (simulates a cluster; one seed shows all)";
+pub(crate) const USAGE: &str = "--seed N | --seeds A..B [--bug NAME] (simulates a cluster; one seed shows all; a planted bug must be found)";
 
 pub(crate) fn run(root: &Path, arguments: &[String]) -> Result<()> {
-    let mut command =
-        cargo(root, &["run", "--quiet", "--locked", "-p", "dfs-testkit", "--example", "sim", "--"]);
+    let plants_bug = arguments.iter().any(|argument| argument == "--bug");
+    let features: &[&str] = if plants_bug { &["--features", "planted-bugs"] } else { &[] };
+    let package = ["run", "--quiet", "--locked", "-p", "dfs-testkit", "--example", "sim"];
+    let mut command = cargo(root, &[&package, features, &["--"]].concat());
     run_command(command.args(arguments))
 }

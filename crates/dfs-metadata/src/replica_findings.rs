@@ -14,7 +14,7 @@
 //! The caller provides complete lists only, of disks that were in service from the first page to
 //! the last.
 
-use dfs_types::{ChunkId, ChunkSeal, Part, Redundancy};
+use dfs_types::{ChunkId, ChunkSeal, Part, PlantedBug, Redundancy};
 
 use crate::chunk_health::{Cluster, judge};
 use crate::namespace::{Chunk, Replica, ReplicaId, ReplicaMark};
@@ -82,7 +82,11 @@ impl Sighting<'_> {
     /// Returns what follows. `cluster` says which other replicas of the chunk count.
     pub fn finding(&self, cluster: &Cluster) -> Finding {
         match (self.listed, self.after) {
-            (Some(_), RecordAfter::Absent) if self.chunk < self.floor => Finding::Orphan,
+            (Some(_), RecordAfter::Absent)
+                if self.chunk < self.floor || PlantedBug::GcWithoutProof.is_planted() =>
+            {
+                Finding::Orphan
+            }
             (_, RecordAfter::Unreadable | RecordAfter::Absent) => Finding::Consistent,
             (None, RecordAfter::Chunk(after)) => self.unlisted(after),
             (Some(listed), RecordAfter::Chunk(after)) => self.listed(listed, after, cluster),

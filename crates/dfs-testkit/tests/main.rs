@@ -4,7 +4,7 @@
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use dfs_testkit::sim::{Disks, Failure, FaultCounts, Summary, run, run_on};
+use dfs_testkit::sim::{DamageCounts, Disks, Failure, FaultCounts, Summary, run, run_on};
 
 /// Runs seeds on as many threads as there are processors; returns results in the order of seeds.
 fn run_all(seeds: std::ops::Range<u64>, disks: Disks) -> Vec<Result<Summary, Failure>> {
@@ -32,12 +32,14 @@ fn run_all(seeds: std::ops::Range<u64>, disks: Disks) -> Vec<Result<Summary, Fai
 #[test]
 fn fifty_seeds_find_no_violation() {
     let (mut puts, mut faults) = (0, FaultCounts::default());
+    let mut damage = DamageCounts::default();
     let (mut upgrades, mut raise_crashes) = (0, 0);
     for result in run_all(0..50, Disks::Honest) {
         match result {
             Ok(summary) => {
                 puts += summary.puts;
                 faults += summary.faults;
+                damage += summary.damage;
                 upgrades += u64::from(summary.is_upgraded);
                 raise_crashes += summary.raise_crashes;
             }
@@ -47,10 +49,16 @@ fn fifty_seeds_find_no_violation() {
     assert!(puts > 1_000, "{puts} puts are too few");
     assert!(upgrades >= 10 && raise_crashes >= 4, "{upgrades} upgrades, {raise_crashes} crashes");
     // Each kind, as otherwise slow links alone would do.
-    let FaultCounts { stops, crashes, torn_crashes, cuts, one_way_cuts, holds, slow_links } =
-        faults;
-    let fewest = [stops, crashes, torn_crashes, cuts, one_way_cuts, holds, slow_links];
-    assert!(fewest.iter().all(|count| *count >= 20), "too few faults: {faults}");
+    let FaultCounts { stops, crashes, torn_crashes, kills, full_disks, .. } = faults;
+    let FaultCounts { cuts, one_way_cuts, holds, slow_links, clock_jumps, .. } = faults;
+    let fewest = [
+        [stops, crashes, torn_crashes, kills, full_disks],
+        [cuts, one_way_cuts, holds, slow_links, clock_jumps],
+    ];
+    assert!(fewest.iter().flatten().all(|count| *count >= 10), "too few faults: {faults}");
+    let DamageCounts { flips, losses, absences, rewinds } = damage;
+    let is_enough = flips >= 20 && losses >= 20 && absences >= 8 && rewinds >= 8;
+    assert!(is_enough, "too little damage: {damage}");
 }
 
 #[test]

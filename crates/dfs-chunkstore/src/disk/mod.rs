@@ -404,7 +404,7 @@ impl ChunkStore for DiskStore {
     }
 
     fn verdict_number(&self) -> u64 {
-        self.disks.first().map_or(0, |disk| disk.stamps.next().0)
+        self.disks.first().map_or(0, |disk| disk.stamps.next_number())
     }
 
     async fn list(

@@ -5,13 +5,13 @@
 
 use std::io;
 
-use dfs_types::ChunkId;
+use dfs_types::{ChunkId, PlantedBug};
 
 use super::index::{Entry, Place};
 use super::recent::FileKey;
 use super::record::{Binding, HEAD, Head};
 use super::volume::Disk;
-use crate::{SealedChunk, StoreError};
+use crate::{File, SealedChunk, StoreError};
 
 impl Disk {
     /// Gives a replica, whose place the caller has claimed, a new stamp.
@@ -38,12 +38,9 @@ impl Disk {
         let head = Head { stamp: self.stamps.next(), ..head };
         let written = file.write_at(at, &[head.encode(binding)]);
         written.map_err(|error| self.fault("marking a chunk", error))?;
-        file.sync().map_err(|error| self.sync_fault("marking a chunk", error))?;
-        let named = match old.place {
-            Place::File => self.sync_shard(chunk),
-            Place::Record { .. } => self.fs.sync_dir(&self.segments_path()),
-        };
-        named.map_err(|error| self.sync_fault("syncing the directory of a chunk", error))?;
+        if !PlantedBug::AdoptWithoutFsync.is_planted() {
+            self.make_durable(&*file, chunk, old)?;
+        }
         let restamped = self.index.restamp(chunk, old, head.stamp);
         self.tables.remove((chunk, old.stamp));
         self.files.remove(FileKey::Chunk(chunk, old.stamp));
@@ -52,6 +49,20 @@ impl Disk {
             // The disk failed meanwhile.
             None => Err(self.out_of_service()),
         }
+    }
+
+    fn make_durable(
+        &self,
+        file: &dyn File,
+        chunk: ChunkId,
+        entry: &Entry,
+    ) -> Result<(), StoreError> {
+        file.sync().map_err(|error| self.sync_fault("marking a chunk", error))?;
+        let named = match entry.place {
+            Place::File => self.sync_shard(chunk),
+            Place::Record { .. } => self.fs.sync_dir(&self.segments_path()),
+        };
+        named.map_err(|error| self.sync_fault("syncing the directory of a chunk", error))
     }
 
     /// Returns the binding of a replica's head.

@@ -2,7 +2,7 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use dfs_types::Stamp;
+use dfs_types::{PlantedBug, Stamp};
 
 use crate::identity::COUNTER_BITS;
 
@@ -24,6 +24,14 @@ impl Stamps {
     }
 
     pub(super) fn next(&self) -> Stamp {
-        Stamp(self.0.fetch_add(1, Ordering::Relaxed))
+        if PlantedBug::RepeatedStamp.is_planted() {
+            return Stamp(1);
+        }
+        Stamp(self.next_number())
+    }
+
+    /// Returns the next number of the counter, for other uses than a stamp.
+    pub(super) fn next_number(&self) -> u64 {
+        self.0.fetch_add(1, Ordering::Relaxed)
     }
 }

@@ -31,6 +31,12 @@ impl Content {
         self.seen.length
     }
 
+    /// Returns what a crash now would leave.
+    pub(super) fn at_rest(&self) -> Self {
+        let (seen, durable) = (self.durable.clone(), self.durable.clone());
+        Self { seen, durable, dirty: BTreeSet::new(), is_length_dirty: false }
+    }
+
     /// Returns the bytes that the file occupies.
     pub(super) fn taken(&self) -> u64 {
         (self.seen.pages.len() * PAGE) as u64

@@ -13,6 +13,8 @@ use dfs_types::Random;
 use crate::fs::{File, Fs, FsLock, Opening, Space};
 use world::{FileId, World};
 
+pub use world::Image;
+
 /// Operations affected by a fault.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Operation {
@@ -118,6 +120,12 @@ impl SimFs {
         self.world().crash(Some(random));
     }
 
+    /// Closes all files and releases all locks, as the end of a process does. What it wrote stays,
+    /// durable or not; a stop ends.
+    pub fn end_process(&self) {
+        self.world().end_process();
+    }
+
     /// Makes every operation of a kind at or below `path` fail with this errno until
     /// [`Self::heal`].
     pub fn fail(&self, path: &Path, operation: Operation, errno: i32) {
@@ -132,6 +140,27 @@ impl SimFs {
     /// Empties a directory durably, like a replaced disk.
     pub fn wipe(&self, folder: &Path) {
         self.world().wipe(folder);
+    }
+
+    /// Returns the files below a folder, with their lengths, in the order of their paths.
+    pub fn files(&self, folder: &Path) -> Vec<(PathBuf, u64)> {
+        self.world().files(folder)
+    }
+
+    /// Removes a file, durably, without counting as an operation: nobody removed it.
+    pub fn lose(&self, path: &Path) {
+        self.world().lose(path);
+    }
+
+    /// Returns the durable state of a folder, to [restore](Self::restore) it later.
+    pub fn image(&self, folder: &Path) -> Image {
+        self.world().image(folder)
+    }
+
+    /// Replaces the content of a folder by an image of it, durably, like a disk that is put back.
+    /// Open files of the folder are gone.
+    pub fn restore(&self, image: &Image) {
+        self.world().restore(image);
     }
 
     /// Flips a bit of a file, in memory and on disk.
@@ -295,6 +324,24 @@ mod tests {
     }
 
     #[test]
+    fn end_of_a_process_keeps_unsynced_changes_until_a_crash() {
+        let fs = SimFs::new();
+        let path = Path::new("/a");
+        let file = fs.open(path, Opening::Create).unwrap();
+        let _lock = fs.lock(Path::new("/lock")).unwrap();
+        write(&file, 0, b"x");
+        fs.stop_at(fs.operations());
+        assert!(file.sync().is_err());
+        fs.end_process();
+        assert!(file.read_at(0, 1).is_err(), "files of an earlier process are closed");
+        assert!(fs.lock(Path::new("/lock")).is_ok());
+        let file = fs.open(path, Opening::Existing).unwrap();
+        assert_eq!(file.read_at(0, 1).unwrap(), "x");
+        fs.crash();
+        assert!(fs.open(path, Opening::Existing).is_err(), "its name was not synced");
+    }
+
+    #[test]
     fn ignored_or_failed_sync_makes_nothing_durable() {
         for is_failure in [false, true] {
             let fs = SimFs::new();
@@ -314,6 +361,29 @@ mod tests {
             let file = fs.open(Path::new("/a"), Opening::Existing).unwrap();
             assert_ne!(file.read_at(0, 1).unwrap(), "x");
         }
+    }
+
+    #[test]
+    fn image_has_what_was_durable_and_replaces_the_folder() {
+        let fs = SimFs::new();
+        let (root, folder) = (Path::new("/"), Path::new("/disk"));
+        let (kept, late) = (folder.join("kept"), folder.join("late"));
+        fs.create_dir(folder).unwrap();
+        fs.sync_dir(root).unwrap();
+        let file = fs.open(&kept, Opening::Create).unwrap();
+        write(&file, 0, b"old");
+        file.sync().unwrap();
+        fs.sync_dir(folder).unwrap();
+        write(&file, 0, b"unsynced");
+        let image = fs.image(folder);
+        fs.lose(&kept);
+        fs.open(&late, Opening::Create).unwrap();
+        assert_eq!(fs.files(folder), [(late, 0)]);
+        fs.restore(&image);
+        fs.crash();
+        assert_eq!(fs.files(folder), [(kept.clone(), 3)]);
+        let file = fs.open(&kept, Opening::Existing).unwrap();
+        assert_eq!(file.read_at(0, 99).unwrap(), "old");
     }
 
     #[test]

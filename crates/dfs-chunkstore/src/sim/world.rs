@@ -53,6 +53,14 @@ struct Fault {
     errno: i32,
 }
 
+/// The durable state of a folder at some moment.
+#[derive(Debug, Clone)]
+pub struct Image {
+    folder: PathBuf,
+    /// Names in it, with the content of files.
+    names: BTreeMap<PathBuf, Option<Content>>,
+}
+
 #[derive(Clone)]
 pub(super) struct World {
     names: BTreeMap<PathBuf, Node>,
@@ -319,6 +327,55 @@ impl World {
         self.forget_nameless();
     }
 
+    /// Returns the files below a folder, with their lengths.
+    pub(super) fn files(&self, folder: &Path) -> Vec<(PathBuf, u64)> {
+        let inside = self.names.iter().filter(|(path, _)| path.starts_with(folder));
+        let file = |(path, node): (&PathBuf, &Node)| match node {
+            Node::File(file) => Some((path.clone(), self.files.get(file)?.length())),
+            Node::Folder => None,
+        };
+        inside.filter_map(file).collect()
+    }
+
+    pub(super) fn lose(&mut self, path: &Path) {
+        self.names.remove(path);
+        self.durable_names.remove(path);
+        self.changes.retain(|change| change.path() != path);
+        self.forget_nameless();
+    }
+
+    pub(super) fn image(&self, folder: &Path) -> Image {
+        let inside = self
+            .durable_names
+            .iter()
+            .filter(|(path, _)| path.starts_with(folder) && *path != folder);
+        let kept = inside.map(|(path, node)| {
+            let content = match node {
+                Node::File(file) => self.files.get(file).map(Content::at_rest),
+                Node::Folder => None,
+            };
+            (path.clone(), content)
+        });
+        Image { folder: folder.to_owned(), names: kept.collect() }
+    }
+
+    pub(super) fn restore(&mut self, image: &Image) {
+        self.wipe(&image.folder);
+        for (path, content) in &image.names {
+            let node = match content {
+                Some(content) => {
+                    let file = self.next_file;
+                    self.next_file += 1;
+                    self.files.insert(file, content.clone());
+                    Node::File(file)
+                }
+                None => Node::Folder,
+            };
+            self.names.insert(path.clone(), node);
+            self.durable_names.insert(path.clone(), node);
+        }
+    }
+
     pub(super) fn crash(&mut self, random: Option<&dyn Random>) {
         let kept = random.map_or(0, |random| random.below(self.changes.len() as u64 + 1));
         for change in std::mem::take(&mut self.changes).into_iter().take(kept as usize) {
@@ -330,12 +387,16 @@ impl World {
         self.names = self.durable_names.clone();
         self.forget_nameless();
         self.files.values_mut().for_each(|content| content.crash(random));
+        self.ignored_sync = None;
+        self.full_sync = None;
+        self.end_process();
+    }
+
+    pub(super) fn end_process(&mut self) {
         self.locks.clear();
         self.life += 1;
         self.is_stopped = false;
         self.stop_at = None;
-        self.ignored_sync = None;
-        self.full_sync = None;
     }
 }
 

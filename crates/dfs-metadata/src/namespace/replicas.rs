@@ -1,7 +1,7 @@
 //! Changing the replicas of chunks.
 
 use dfs_types::{
-    Access, ChunkId, DiskId, DiskNumber, Generation, NodeId, Part, ReadProof, Receipt,
+    Access, ChunkId, DiskId, DiskNumber, Generation, NodeId, Part, PlantedBug, ReadProof, Receipt,
     RegistrationNumber, ReplicaCondition, ReplicaRef, ReplicaVerdict, Scope, Stamp,
 };
 
@@ -96,7 +96,7 @@ impl Namespace {
             let mut tx = self.begin_fenced(fence).await?;
             let old = tx.chunk(chunk).await?;
             let old = old.filter(|old| !old.is_tombstone()).ok_or(Error::UnknownChunk(chunk))?;
-            if old.generation != generation {
+            if old.generation != generation && !PlantedBug::SwapWithoutCompare.is_planted() {
                 return Err(Error::ChunkChanged(chunk));
             }
             let mut new = old.clone();
@@ -166,7 +166,8 @@ impl Namespace {
                 return Ok(Marked::Unnamed);
             };
             let before = replica.mark;
-            if replica.is_doomed() || number <= replica.verdict {
+            let is_late = number <= replica.verdict && !PlantedBug::VerdictOutOfOrder.is_planted();
+            if replica.is_doomed() || is_late {
                 return Ok(Marked::Known { record: old, mark: before });
             }
             let named = replica.stamp;

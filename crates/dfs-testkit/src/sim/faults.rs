@@ -12,9 +12,9 @@ use super::host::{CLIENT, COORDINATOR, DATANODES, Machine};
 use super::trace::Trace;
 
 /// Faults start after the cluster has formed.
-const FIRST: u64 = 2_000;
+pub(super) const FIRST: u64 = 2_000;
 /// The last fault starts before this time.
-const LAST: u64 = 25_000;
+pub(super) const LAST: u64 = 25_000;
 /// Latency between two hosts, in milliseconds. It changes with time rather than with each message,
 /// so that one message more or less does not change how long all later ones take.
 pub(super) const LATENCY: std::ops::RangeInclusive<u64> = 1..=20;
@@ -31,7 +31,19 @@ enum Event {
         host: usize,
         is_torn: bool,
     },
+    /// A server is killed: unsynced data stays in the memory of its machine.
+    Kill {
+        host: usize,
+    },
     Restart {
+        host: usize,
+    },
+    /// The disks of a machine have only this many bytes left.
+    Fill {
+        host: usize,
+        left: u64,
+    },
+    Empty {
         host: usize,
     },
     /// Messages between two machines are lost, in one or both directions.
@@ -40,7 +52,7 @@ enum Event {
         b: &'static str,
         is_one_way: bool,
     },
-    Mend {
+    Reconnect {
         a: &'static str,
         b: &'static str,
     },
@@ -59,6 +71,10 @@ enum Event {
         b: &'static str,
         latency: u64,
     },
+    /// The clock of the coordinator jumps ahead, for less than it takes to be confirmed.
+    Jump {
+        ahead: Duration,
+    },
 }
 
 /// Number of faults of each kind.
@@ -70,6 +86,10 @@ pub struct FaultCounts {
     pub crashes: u64,
     /// A machine lost some unsynced data.
     pub torn_crashes: u64,
+    /// A server was killed.
+    pub kills: u64,
+    /// The disks of a machine were full.
+    pub full_disks: u64,
     /// Two machines were cut off from each other.
     pub cuts: u64,
     /// A machine could not reach another one, which could reach it.
@@ -78,6 +98,8 @@ pub struct FaultCounts {
     pub holds: u64,
     /// Messages between two machines were slow.
     pub slow_links: u64,
+    /// The clock of the coordinator jumped.
+    pub clock_jumps: u64,
 }
 
 impl FaultCounts {
@@ -86,10 +108,13 @@ impl FaultCounts {
             Event::Stop { .. } => &mut self.stops,
             Event::Crash { is_torn: false, .. } => &mut self.crashes,
             Event::Crash { is_torn: true, .. } => &mut self.torn_crashes,
+            Event::Kill { .. } => &mut self.kills,
+            Event::Fill { .. } => &mut self.full_disks,
             Event::Cut { is_one_way: false, .. } => &mut self.cuts,
             Event::Cut { is_one_way: true, .. } => &mut self.one_way_cuts,
             Event::Hold { .. } => &mut self.holds,
             Event::Slow { .. } if event.slows_down() => &mut self.slow_links,
+            Event::Jump { ahead } if ahead > Duration::ZERO => &mut self.clock_jumps,
             _ => return,
         };
         *kind += 1;
@@ -101,20 +126,25 @@ impl std::ops::AddAssign for FaultCounts {
         self.stops += other.stops;
         self.crashes += other.crashes;
         self.torn_crashes += other.torn_crashes;
+        self.kills += other.kills;
+        self.full_disks += other.full_disks;
         self.cuts += other.cuts;
         self.one_way_cuts += other.one_way_cuts;
         self.holds += other.holds;
         self.slow_links += other.slow_links;
+        self.clock_jumps += other.clock_jumps;
     }
 }
 
 impl fmt::Display for FaultCounts {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { stops, crashes, torn_crashes, cuts, one_way_cuts, holds, slow_links } = self;
+        let Self { stops, crashes, torn_crashes, kills, full_disks, .. } = self;
+        let Self { cuts, one_way_cuts, holds, slow_links, clock_jumps, .. } = self;
         write!(
             f,
-            "{stops} failing disks, {crashes} crashes and {torn_crashes} torn ones, {cuts} cuts \
-             and {one_way_cuts} one-way ones, {holds} holds, {slow_links} slow links"
+            "{stops} failing disks, {crashes} crashes and {torn_crashes} torn ones, {kills} kills, \
+             {full_disks} full disks, {cuts} cuts and {one_way_cuts} one-way ones, {holds} holds, \
+             {slow_links} slow links, {clock_jumps} clock jumps"
         )
     }
 }
@@ -141,14 +171,18 @@ impl Faults {
         let mut events: BTreeMap<u64, Vec<Event>> = BTreeMap::new();
         let mut add = |at, event| events.entry(at).or_default().push(event);
         let mut free_at: BTreeMap<(&str, &str), u64> = BTreeMap::new();
-        for _ in 0..2 + random.below(7) {
+        for _ in 0..2 + random.below(10) {
             let begin = FIRST + random.below(LAST - FIRST);
             let end = begin + 200 + random.below(8_000);
-            let kind = random.below(8);
+            let kind = random.below(12);
             let (a, b) = pair(&random);
             let host = random.below(machines.len() as u64) as usize;
             // One fault at a time per machine or link, in either direction.
-            let place = if kind < 4 { (machines[host].name, "") } else { (a.min(b), a.max(b)) };
+            let place = match kind {
+                0..=6 => (machines[host].name, ""),
+                7..=10 => (a.min(b), a.max(b)),
+                _ => ("", ""),
+            };
             let free = free_at.entry(place).or_default();
             if begin < *free {
                 continue;
@@ -168,16 +202,30 @@ impl Faults {
                     *free = crash.max(end);
                 }
                 4 | 5 => {
-                    add(begin, Event::Cut { a, b, is_one_way: kind == 5 });
-                    add(end, Event::Mend { a, b });
+                    add(begin, Event::Kill { host });
+                    add(begin + random.below(1_000), Event::Restart { host });
                 }
                 6 => {
+                    let host = host.max(1);
+                    add(begin, Event::Fill { host, left: random.below(2 << 20) });
+                    add(end, Event::Empty { host });
+                }
+                7 | 8 => {
+                    add(begin, Event::Cut { a, b, is_one_way: kind == 8 });
+                    add(end, Event::Reconnect { a, b });
+                }
+                9 => {
                     add(begin, Event::Hold { a, b });
                     add(end, Event::Release { a, b });
                 }
-                _ => {
+                10 => {
                     add(begin, Event::Slow { a, b, latency: 50 + random.below(800) });
                     add(end, Event::Slow { a, b, latency: *LATENCY.end() });
+                }
+                _ => {
+                    let ahead = Duration::from_secs(1 + random.below(3 * 3_600));
+                    add(begin, Event::Jump { ahead });
+                    add(begin + 100 + random.below(1_800), Event::Jump { ahead: Duration::ZERO });
                 }
             }
         }
@@ -215,7 +263,12 @@ impl Faults {
                 Event::Crash { host, .. } => {
                     stopped.insert(host);
                 }
-                Event::Mend { .. } | Event::Release { .. } => self.apply(sim, event),
+                Event::Reconnect { .. }
+                | Event::Release { .. }
+                | Event::Empty { .. }
+                | Event::Jump { ahead: Duration::ZERO } => {
+                    self.apply(sim, event);
+                }
                 Event::Slow { latency, .. } if latency == *LATENCY.end() => self.apply(sim, event),
                 _ => {}
             }
@@ -241,10 +294,13 @@ impl Faults {
             Event::Crash { host, is_torn } => {
                 self.machines[host].crash(sim, is_torn.then_some(&self.random));
             }
+            Event::Kill { host } => self.machines[host].kill(sim),
             Event::Restart { host } => self.machines[host].start(sim),
+            Event::Fill { host, left } => self.machines[host].fill(Some(left)),
+            Event::Empty { host } => self.machines[host].fill(None),
             Event::Cut { a, b, is_one_way: false } => sim.partition(a, b),
             Event::Cut { a, b, is_one_way: true } => sim.partition_oneway(a, b),
-            Event::Mend { a, b } => sim.repair(a, b),
+            Event::Reconnect { a, b } => sim.repair(a, b),
             Event::Hold { a, b } => sim.hold(a, b),
             Event::Release { a, b } => sim.release(a, b),
             Event::Slow { a, b, latency } => {
@@ -256,6 +312,7 @@ impl Faults {
                 }
                 sim.set_link_latency(a, b, Duration::from_millis(latency));
             }
+            Event::Jump { ahead } => self.machines[0].clock.set_ahead(ahead),
         }
     }
 }
@@ -280,21 +337,28 @@ impl fmt::Display for Shown<'_> {
                 let how = if is_torn { " in the middle of writes" } else { "" };
                 write!(f, "{} crashes{how}", machines[host].name)
             }
+            Event::Kill { host } => write!(f, "{} is killed", machines[host].name),
             Event::Restart { host } => write!(f, "{} is started", machines[host].name),
+            Event::Fill { host, left } => {
+                write!(f, "the disks of {} have {left} bytes left", machines[host].name)
+            }
+            Event::Empty { host } => write!(f, "{} has room again", machines[host].name),
             Event::Cut { a, b, is_one_way: true } => write!(f, "{a} does not reach {b}"),
             Event::Cut { a, b, is_one_way: false } => write!(f, "{a} and {b} are cut off"),
-            Event::Mend { a, b } => write!(f, "{a} and {b} reach each other"),
+            Event::Reconnect { a, b } => write!(f, "{a} and {b} reach each other"),
             Event::Hold { a, b } => write!(f, "messages of {a} and {b} are held"),
             Event::Release { a, b } => write!(f, "messages of {a} and {b} are released"),
             Event::Slow { a, b, latency } => {
                 write!(f, "messages of {a} and {b} take {latency} ms")
             }
+            Event::Jump { ahead } => write!(f, "the clock of {COORDINATOR} is {ahead:?} ahead"),
         }
     }
 }
 
 fn pair(random: &SeededRandom) -> (&'static str, &'static str) {
-    const HOSTS: [&str; 5] = [COORDINATOR, CLIENT, DATANODES[0], DATANODES[1], DATANODES[2]];
+    const HOSTS: [&str; 6] =
+        [COORDINATOR, CLIENT, DATANODES[0], DATANODES[1], DATANODES[2], DATANODES[3]];
     let first = random.below(HOSTS.len() as u64) as usize;
     let second = (first + 1 + random.below(HOSTS.len() as u64 - 1) as usize) % HOSTS.len();
     (HOSTS[first], HOSTS[second])

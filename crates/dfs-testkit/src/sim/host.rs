@@ -15,16 +15,20 @@ use dfs_runtime::{JoinSecret, Shutdown, Trigger};
 use dfs_types::{ErrorCode, Level, SeededRandom};
 use turmoil::Sim;
 
+use super::damage::DISKS;
 use super::disk::{FsBackend, LyingFs};
+use super::invariants::work_keys;
 use super::trace::Trace;
 use super::upgrade::{CrashingEngine, RaiseCrash};
 use super::{Disks, SimClock, SimNetwork};
 
 pub(super) const COORDINATOR: &str = "coordinator";
 pub(super) const CLIENT: &str = "client";
-pub(super) const DATANODES: [&str; 3] = ["node-1", "node-2", "node-3"];
+pub(super) const DATANODES: [&str; 4] = ["node-1", "node-2", "node-3", "node-4"];
 /// Address of the coordinator.
 pub(super) const COORDINATOR_ADDRESS: &str = "coordinator:7070";
+/// File of the metadata on the disks of the coordinator.
+pub(super) const METADATA: &str = "/metadata.redb";
 const JOIN_SECRET: &str = "simulation";
 
 type Failed = Box<dyn Error + Send + Sync>;
@@ -34,6 +38,7 @@ type Failed = Box<dyn Error + Send + Sync>;
 pub(super) struct Machine {
     pub(super) name: &'static str,
     pub(super) disks: SimFs,
+    pub(super) clock: SimClock,
     kind: Disks,
     seed: u64,
     lives: AtomicU64,
@@ -60,6 +65,7 @@ impl Machine {
         Arc::new(Self {
             name,
             disks,
+            clock: SimClock::default(),
             kind,
             seed,
             lives: AtomicU64::new(0),
@@ -123,6 +129,24 @@ impl Machine {
         }
     }
 
+    /// Kills the server: what it wrote stays, durable or not.
+    pub(super) fn kill(&self, sim: &mut Sim<'_>) {
+        if sim.is_host_running(self.name) {
+            lock(&self.network).end();
+            // Operations of tasks being dropped do not reach the disks.
+            self.disks.stop_at(self.disks.operations());
+            sim.crash(self.name);
+            self.disks.end_process();
+        }
+    }
+
+    /// Leaves this many bytes on its disks; `None` for plenty.
+    pub(super) fn fill(&self, left: Option<u64>) {
+        let space = self.disks.space(Path::new("/"));
+        let taken = space.map_or(0, |space| space.total - space.available);
+        self.disks.set_capacity(left.map_or(1 << 40, |left| taken + left));
+    }
+
     /// Starts the machine unless it runs.
     pub(super) fn start(&self, sim: &mut Sim<'_>) {
         if !sim.is_host_running(self.name) {
@@ -169,7 +193,7 @@ impl Machine {
     ) -> Result<(), Failed> {
         use dfs_coordinator::{Components, Service, Settings, init};
 
-        let backend = FsBackend::open(&*self.fs(), Path::new("/metadata.redb"))?;
+        let backend = FsBackend::open(&*self.fs(), Path::new(METADATA))?;
         let options = Options { cache_bytes: 1 << 20, execution: Execution::Inline };
         let mut engine: Arc<dyn Engine> =
             Arc::new(RedbEngine::with_backend(backend, options).await?);
@@ -186,17 +210,21 @@ impl Machine {
             lost_after_ms: 6_000,
             restorable_ms: 4_000,
             confirm_clock_ms: 2_000,
+            reconcile_interval_ms: 5_000,
+            reconcile_settle_ms: 1_000,
+            orphan_age_ms: 4_000,
             worker_lease_ms: 2_000,
             drain_ms: 500,
             level: self.level(),
             ..Settings::default()
         };
         if is_new {
-            init(engine.clone(), &SimClock, &*random, settings.init_options()?).await?;
+            init(engine.clone(), &self.clock, &*random, settings.init_options()?).await?;
         }
         let network = Arc::new(lock(&self.network).clone());
         let checked = engine.clone();
-        let components = Components { engine, network, clock: Arc::new(SimClock), random };
+        let clock = Arc::new(self.clock.clone());
+        let components = Components { engine, network, clock, random };
         let before = checked.snapshot().await?.revision();
         let service = match Service::start(settings, components).await {
             Err(error) if error.code() == ErrorCode::UnsupportedVersion => {
@@ -215,14 +243,11 @@ impl Machine {
         }
     }
 
-    /// Checks all records repeatedly, and recounts the resulting work keys. Ends when it finds a
-    /// problem.
+    /// Checks all records repeatedly. Ends when it finds a problem.
     async fn check(&self, engine: &dyn Engine) -> Result<(), Failed> {
         loop {
             tokio::time::sleep(CHECK_EVERY).await;
-            let report = dfs_metadata::check::check(engine, &|_| ()).await?;
-            if !report.is_clean() {
-                let found = format!("the metadata is not clean: {:?}", report.problems);
+            if let Some(found) = work_keys::problems(engine).await? {
                 self.report(found.clone());
                 return Err(found.into());
             }
@@ -248,10 +273,11 @@ impl Machine {
             coordinators: vec![COORDINATOR_ADDRESS.to_owned()],
             join_secret: JoinSecret::new(JOIN_SECRET),
             host: self.name.to_owned(),
-            disks: vec![Disk::new("/disk-1"), Disk::new("/disk-2")],
+            disks: DISKS.map(Disk::new).into(),
             headroom_bytes_min: 0,
             session_idle_ms: 5_000,
             replica_stall_ms: 2_000,
+            scrub_every_ms: 20_000,
             drain_ms: 500,
             level: self.level(),
             ..Settings::default()

@@ -1,16 +1,19 @@
-//! A whole cluster in one thread, under one seed: a coordinator, three datanodes and a client with
-//! the SDK, on simulated sockets, disks, time and randomness.
+//! A whole cluster in one thread, under one seed: a coordinator, datanodes of two disks and a client
+//! with the SDK, on simulated sockets, disks, time and randomness.
 //!
-//! Machines crash and lose unsynced data, links are cut, delayed and slowed down, while workers
-//! put, read, rename, list and delete. [`run`] returns what was violated, if anything: a read of
-//! anything but one complete version that may have existed, a lost acknowledged file, a replica
-//! that is not restored, a problem found by a check of the metadata at any moment. A third of the
-//! seeds also upgrade the cluster, see `upgrade`. The same seed always gives the same run, so that
-//! failures can be reproduced.
+//! Machines crash and lose unsynced data, links are cut, delayed and slowed down, the clock jumps,
+//! and the disks of one datanode are damaged, while workers put, read, rename, list and delete.
+//! Then everything is healed, and the cluster must converge. [`run`] returns which of the
+//! `invariants` was violated, if any. A third of the seeds also upgrade the cluster, see `upgrade`.
+//! The same seed always gives the same run, so that failures can be reproduced.
 
+mod administration;
+mod damage;
 mod disk;
 mod faults;
 mod host;
+mod inspection;
+mod invariants;
 mod model;
 mod network;
 mod time;
@@ -21,7 +24,6 @@ mod workload;
 use std::cell::Cell;
 use std::fmt;
 use std::panic;
-use std::sync::atomic::Ordering;
 use std::sync::{Arc, Once};
 use std::time::Duration;
 
@@ -29,12 +31,17 @@ use dfs_client::Client;
 use dfs_streamer::Hashing;
 use dfs_types::{SeededRandom, Sha256};
 
+use self::damage::Damage;
 use self::faults::{Faults, LATENCY};
 use self::host::{CLIENT, COORDINATOR, COORDINATOR_ADDRESS, DATANODES, Machine};
+use self::inspection::Durable;
+use self::invariants::records_advance::Records;
+use self::invariants::{converged, durable_replicas, orphans, sound_replica};
 use self::trace::Trace;
 use self::upgrade::Upgrade;
-use self::workload::Shared;
+use self::workload::{Phase, Shared};
 
+pub use damage::DamageCounts;
 pub use disk::FsBackend;
 pub use faults::FaultCounts;
 pub use network::SimNetwork;
@@ -44,6 +51,13 @@ pub use time::SimClock;
 const LONGEST: Duration = Duration::from_mins(10);
 /// Simulated time between two steps of a host.
 const TICK: Duration = Duration::from_millis(1);
+/// Simulated time between two inspections of all disks.
+const INSPECT_EVERY: Duration = Duration::from_secs(1);
+/// How far the clock jumps at the end, so that every upload that was not confirmed has expired.
+const END_OF_UPLOADS: Duration = Duration::from_hours(2);
+/// Time after that jump within which nothing is left but what records name: until the clock is
+/// confirmed, uploads are reaped, and two cycles have proven what is an orphan.
+const COLLECTED_WITHIN: Duration = Duration::from_secs(40);
 /// Deadline of a client's calls.
 const DEADLINE: Duration = Duration::from_secs(15);
 
@@ -73,6 +87,8 @@ pub struct Summary {
     pub unknown: u64,
     /// Faults injected.
     pub faults: FaultCounts,
+    /// Damage done to the disks of one datanode.
+    pub damage: DamageCounts,
     /// True if the write level was raised, starting with a cluster of mixed releases.
     pub is_upgraded: bool,
     /// Crashes of the coordinator while raising the level.
@@ -92,7 +108,7 @@ impl Summary {
 
 impl fmt::Display for Summary {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { seed, calls, puts, reads, failed, unknown, faults, elapsed, .. } = self;
+        let Self { seed, calls, puts, reads, failed, unknown, faults, damage, elapsed, .. } = self;
         let seconds = elapsed.as_secs();
         let upgrade = match (self.is_upgraded, self.raise_crashes) {
             (false, _) => String::new(),
@@ -102,7 +118,7 @@ impl fmt::Display for Summary {
         write!(
             f,
             "seed {seed}: {calls} calls ({puts} puts, {failed} failed, {unknown} unknown), \
-             {reads} reads in {seconds} s; {faults}{upgrade}; trace {}",
+             {reads} reads in {seconds} s; {faults}; {damage}{upgrade}; trace {}",
             self.trace_hash()
         )
     }
@@ -133,7 +149,9 @@ pub fn run_on(seed: u64, disks: Disks) -> Result<Summary, Failure> {
     let trace = shared.trace.clone();
     let result = simulate(seed, disks, &shared, &trace);
     let what = match result {
-        Ok(Outcome { elapsed, faults, is_upgraded, raise_crashes }) if PANICS.get() == panics => {
+        Ok(Outcome { elapsed, faults, damage, is_upgraded, raise_crashes })
+            if PANICS.get() == panics =>
+        {
             let counts = *shared.counts();
             return Ok(Summary {
                 seed,
@@ -143,6 +161,7 @@ pub fn run_on(seed: u64, disks: Disks) -> Result<Summary, Failure> {
                 failed: counts.failed,
                 unknown: counts.unknown,
                 faults,
+                damage,
                 is_upgraded,
                 raise_crashes,
                 elapsed,
@@ -159,6 +178,7 @@ pub fn run_on(seed: u64, disks: Disks) -> Result<Summary, Failure> {
 struct Outcome {
     elapsed: Duration,
     faults: FaultCounts,
+    damage: DamageCounts,
     is_upgraded: bool,
     raise_crashes: u64,
 }
@@ -194,7 +214,7 @@ fn simulate(
     }
     let components = dfs_client::Components {
         network: Arc::new(SimNetwork::default()),
-        clock: Arc::new(SimClock),
+        clock: Arc::new(SimClock::default()),
         random: Arc::new(SeededRandom::new(seed ^ 0x00c1_1e27)),
         hashing: Hashing::Inline,
     };
@@ -209,16 +229,21 @@ fn simulate(
     let work = shared.clone();
     sim.client(CLIENT, async move { Ok(workload::run(client, work, progress, seed).await?) });
 
-    let coordinator = machines[0].clone();
+    let all = machines.clone();
+    let mut damage = Damage::plan(seed ^ 0xda3a_9e00, &machines[1..], trace.clone());
     let mut faults = Faults::plan(seed ^ 0xfa17, machines, trace.clone());
+    let mut records = Records::default();
+    let mut inspect_at = Duration::ZERO;
+    let mut collected_until = Duration::MAX;
     loop {
-        if let Some(problem) = coordinator.problem() {
+        if let Some(problem) = all[0].problem() {
             return Err(problem);
         }
         if sim.step().map_err(|error| error.to_string())? {
             return Ok(Outcome {
                 elapsed: sim.elapsed(),
                 faults: faults.begun,
+                damage: damage.done,
                 is_upgraded: upgrade.is_some(),
                 raise_crashes: upgrade.map_or(0, |upgrade| upgrade.crashes),
             });
@@ -226,10 +251,42 @@ fn simulate(
         if let Some(upgrade) = &mut upgrade {
             upgrade.tick(&mut sim)?;
         }
-        if !shared.is_done.load(Ordering::Relaxed) {
-            faults.tick(&mut sim);
-        } else if !shared.is_healed.swap(true, Ordering::Relaxed) {
-            faults.heal(&mut sim);
+        let now = sim.elapsed();
+        match shared.phase() {
+            Phase::Faults => {
+                faults.tick(&mut sim);
+                damage.tick(&mut sim);
+            }
+            Phase::Healing => {
+                damage.heal(&mut sim);
+                faults.heal(&mut sim);
+                shared.enter(Phase::Healed);
+            }
+            Phase::Healed | Phase::Collecting | Phase::Over => {}
+            Phase::Whole => {
+                trace.note_at(now, "the clock jumps beyond the end of all uploads");
+                all[0].clock.set_ahead(END_OF_UPLOADS);
+                collected_until = now + COLLECTED_WITHIN;
+                shared.enter(Phase::Collecting);
+            }
+        }
+        if now < inspect_at {
+            continue;
+        }
+        inspect_at = now + INSPECT_EVERY;
+        let Some(durable) = Durable::read(&all)? else { continue };
+        sound_replica::check(&durable)?;
+        durable_replicas::check(&durable, |host| damage.has_damaged(host))?;
+        records.check(durable.records())?;
+        if shared.phase() == Phase::Collecting {
+            match orphans::check(&durable).and_then(|()| converged::check(&durable)) {
+                Ok(()) => {
+                    trace.note_at(now, "the disks hold what the records name");
+                    shared.enter(Phase::Over);
+                }
+                Err(left) if now >= collected_until => return Err(left),
+                Err(_) => {}
+            }
         }
     }
 }

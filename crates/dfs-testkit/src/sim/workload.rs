@@ -1,7 +1,5 @@
 //! Workload of the clients of a simulated cluster, and checks of its results.
 
-use std::collections::BTreeSet;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -14,7 +12,10 @@ use dfs_types::{DfsPath, ErrorCode, Level, Random, SeededRandom};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep};
 
-use super::model::{Model, State, check, content_of};
+use super::administration::{administer, undrain_all};
+use super::host::DATANODES;
+use super::invariants::{acknowledged_bytes, namespace};
+use super::model::{Model, State, content_of};
 use super::trace::Trace;
 use super::upgrade::{Progress, Stage};
 
@@ -49,14 +50,37 @@ pub(super) struct Counts {
 pub(super) struct Shared {
     model: Mutex<Model>,
     counts: Mutex<Counts>,
-    /// The workers are done; faults should end.
-    pub(super) is_done: AtomicBool,
-    /// Faults have ended.
-    pub(super) is_healed: AtomicBool,
+    phase: Mutex<Phase>,
     pub(super) trace: Trace,
 }
 
+/// Phases of a history. Each is entered by the client or by the runner, and awaited by the other.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
+pub(super) enum Phase {
+    /// Workers change files while faults happen.
+    #[default]
+    Faults,
+    /// The workers are done; faults are to end.
+    Healing,
+    /// Faults have ended.
+    Healed,
+    /// All files are right, and have their replicas.
+    Whole,
+    /// What nothing needs is collected.
+    Collecting,
+    /// The disks hold what the records name.
+    Over,
+}
+
 impl Shared {
+    pub(super) fn phase(&self) -> Phase {
+        *self.phase.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn enter(&self, phase: Phase) {
+        *self.phase.lock().unwrap_or_else(PoisonError::into_inner) = phase;
+    }
+
     fn model(&self) -> MutexGuard<'_, Model> {
         self.model.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -78,7 +102,7 @@ pub(super) async fn run(
     let root = path("/");
     until("the cluster has formed", async || {
         client.admin().status().await.is_ok_and(|status| {
-            status.nodes.iter().filter(|node| node.last_heard.is_some()).count() == COPIES
+            status.nodes.iter().filter(|node| node.last_heard.is_some()).count() == DATANODES.len()
         })
     })
     .await?;
@@ -107,19 +131,25 @@ pub(super) async fn run(
         let (client, shared) = (client.clone(), shared.clone());
         tokio::spawn(read_on(client, shared, random))
     };
+    let administrator = {
+        let random = SeededRandom::new(seed ^ 0xad31);
+        tokio::spawn(administer(client.clone(), shared.clone(), random))
+    };
     while let Some(ended) = tasks.join_next().await {
         ended.map_err(|error| error.to_string())??;
     }
-    shared.is_done.store(true, Ordering::Relaxed);
+    shared.enter(Phase::Healing);
     reader.await.map_err(|error| error.to_string())??;
-    until("faults have ended", async || shared.is_healed.load(Ordering::Relaxed)).await?;
+    administrator.await.map_err(|error| error.to_string())?;
+    until("faults have ended", async || shared.phase() == Phase::Healed).await?;
     check_everything(&client, &shared).await?;
     if let Some(upgrade) = upgrade {
         upgrade.enter(Stage::Downgrade);
         until("the older release was refused", async || upgrade.stage() == Stage::Refused).await?;
         check_everything(&client, &shared).await?;
     }
-    Ok(())
+    shared.enter(Phase::Whole);
+    until("nothing is left to collect", async || shared.phase() == Phase::Over).await
 }
 
 /// Finalizes the upgrade once every machine is replaced, retrying until the newer level is
@@ -282,44 +312,34 @@ impl Worker {
         Ok(())
     }
 
-    /// Checks that entries that certainly exist are listed, and certainly absent ones are not.
+    /// Lists the directory of the worker, which nothing changes meanwhile.
     async fn list(&mut self) -> Result<(), Wrong> {
         let name = directory(self.number);
-        let mut listing = self.client.list(path(&name));
-        let mut found = BTreeSet::new();
-        loop {
-            match listing.next().await {
-                Ok(Some(entry)) => {
-                    let entry = String::from_utf8_lossy(entry.name.as_bytes()).into_owned();
-                    if !found.insert(format!("{name}/{entry}")) {
-                        return Err(format!("list {name}: {entry} is listed twice"));
-                    }
-                }
-                Ok(None) => break,
-                Err(error) if may_fail_with(&error) => return Ok(()),
-                Err(error) => return Err(format!("list {name}: {error}")),
+        match listed(&self.client, &name).await {
+            Ok(paths) => {
+                self.shared.trace.note(format_args!("list {name}: {} entries", paths.len()));
+                namespace::check(&self.shared.model(), &name, &paths)
             }
+            Err(error) if may_fail_with(&error) => Ok(()),
+            Err(error) => Err(format!("list {name}: {error}")),
         }
-        self.shared.trace.note(format_args!("list {name}: {} entries", found.len()));
-        let model = self.shared.model();
-        for path in model.paths().iter().filter(|path| path.starts_with(&format!("{name}/"))) {
-            match model.certain(path) {
-                Some(Some(_)) if !found.contains(path) => {
-                    return Err(format!("list {name}: {path} is missing"));
-                }
-                Some(None) if found.contains(path) => {
-                    return Err(format!("list {name}: {path} should not exist"));
-                }
-                _ => {}
-            }
-        }
-        Ok(())
     }
+}
+
+/// Returns the paths in a directory.
+async fn listed(client: &Client, directory: &str) -> Result<Vec<String>, Error> {
+    let mut listing = client.list(path(directory));
+    let mut paths = Vec::new();
+    while let Some(entry) = listing.next().await? {
+        let name = String::from_utf8_lossy(entry.name.as_bytes()).into_owned();
+        paths.push(format!("{directory}/{name}"));
+    }
+    Ok(paths)
 }
 
 /// Reads files of all workers, concurrently with their changes.
 async fn read_on(client: Client, shared: Arc<Shared>, random: SeededRandom) -> Result<(), Wrong> {
-    while !shared.is_done.load(Ordering::Relaxed) {
+    while shared.phase() == Phase::Faults {
         sleep(Duration::from_millis(random.below(400))).await;
         let paths = shared.model().paths();
         if let Some(name) = paths.get(random.below(paths.len() as u64) as usize) {
@@ -343,7 +363,7 @@ async fn read(client: &Client, shared: &Shared, name: &str) -> Result<(), Wrong>
         Err(error) if error.code() == ErrorCode::Stale && possible.len() > 1 => return Ok(()),
         Err(error) => return Err(format!("read {name}: {error}")),
     };
-    check(found.as_ref(), &possible).map_err(|wrong| format!("{name}: {wrong}"))
+    acknowledged_bytes::check(found.as_ref(), &possible).map_err(|wrong| format!("{name}: {wrong}"))
 }
 
 /// Returns the bytes of a file; `None` if it does not exist.
@@ -365,10 +385,12 @@ async fn check_everything(client: &Client, shared: &Shared) -> Result<(), Wrong>
     until("all datanodes are back", async || {
         client.admin().status().await.is_ok_and(|status| {
             let fresh = |heard: Duration| heard < Duration::from_secs(2);
-            status.nodes.iter().filter(|node| node.last_heard.is_some_and(fresh)).count() == COPIES
+            status.nodes.iter().filter(|node| node.last_heard.is_some_and(fresh)).count()
+                == DATANODES.len()
         })
     })
     .await?;
+    until("no node is drained", async || undrain_all(client).await).await?;
     let paths = shared.model().paths();
     for name in &paths {
         let reading = shared.model().begin_read(name);
@@ -376,7 +398,14 @@ async fn check_everything(client: &Client, shared: &Shared) -> Result<(), Wrong>
         shared.trace.note(format_args!("finally {name}: {}", shown_length(&result)));
         let found = result.map_err(|error| format!("finally, {name}: {error}"))?;
         let possible = shared.model().end_read(reading);
-        check(found.as_ref(), &possible).map_err(|wrong| format!("finally, {name}: {wrong}"))?;
+        acknowledged_bytes::check(found.as_ref(), &possible)
+            .map_err(|wrong| format!("finally, {name}: {wrong}"))?;
+    }
+    for number in 0..WORKERS {
+        let name = directory(number);
+        let paths = listed(client, &name).await;
+        let paths = paths.map_err(|error| format!("finally, list {name}: {error}"))?;
+        namespace::check(&shared.model(), &name, &paths)?;
     }
     for (wanted, within) in [(REPLICAS_MIN, Duration::from_secs(20)), (COPIES, WHOLE_WITHIN)] {
         for name in &paths {
@@ -442,7 +471,7 @@ async fn until_within(
 
 /// Returns true if calls may fail with this error during faults.
 fn may_fail_with(error: &Error) -> bool {
-    error.is_retryable() || error.is_outcome_unknown()
+    error.is_retryable() || error.is_outcome_unknown() || error.code() == ErrorCode::NoSpace
 }
 
 fn shown(result: &Result<(), Error>) -> String {

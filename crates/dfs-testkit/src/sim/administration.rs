@@ -1,0 +1,51 @@
+//! What an administrator does meanwhile: drains nodes and takes that back, and has the disks compared
+//! with the records.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use dfs_client::{Client, Error};
+use dfs_types::{NodeId, NodeState, Random, SeededRandom};
+use tokio::time::sleep;
+
+use super::workload::{Phase, Shared};
+
+/// Administers the cluster until the faults end.
+pub(super) async fn administer(client: Client, shared: Arc<Shared>, random: SeededRandom) {
+    while shared.phase() == Phase::Faults {
+        sleep(Duration::from_millis(1_000 + random.below(6_000))).await;
+        let done = act(&client, &random).await;
+        shared.trace.note(match done {
+            Ok(what) => what,
+            Err(error) => format!("an administrator failed: {error}"),
+        });
+    }
+}
+
+async fn act(client: &Client, random: &SeededRandom) -> Result<String, Error> {
+    let admin = client.admin();
+    let status = admin.status().await?;
+    let (cluster, count) = (status.cluster, status.nodes.len() as u64);
+    let any = status.nodes.get(random.below(count.max(1)) as usize);
+    let Some(node) = any.map(|node| node.id) else { return Ok("there are no nodes".to_owned()) };
+    Ok(match random.below(4) {
+        0 | 1 => format!("drain {node}: {:?}", admin.drain(cluster, node).await?),
+        2 => format!("undrain {node}: {:?}", admin.undrain(cluster, node).await?),
+        _ => format!("compare the disks: {:?}", admin.check_replicas(cluster).await?.id),
+    })
+}
+
+/// Takes every drain back. Returns whether there is none left.
+pub(super) async fn undrain_all(client: &Client) -> bool {
+    let admin = client.admin();
+    let Ok(status) = admin.status().await else { return false };
+    let is_drained = |state: NodeState| matches!(state, NodeState::Draining | NodeState::Drained);
+    let drained = status.nodes.iter().filter(|node| is_drained(node.state));
+    let drained: Vec<NodeId> = drained.map(|node| node.id).collect();
+    for node in &drained {
+        if admin.undrain(status.cluster, *node).await.is_err() {
+            return false;
+        }
+    }
+    drained.is_empty()
+}

@@ -1,0 +1,207 @@
+//! Damage to the disks of one datanode, which the replicas on the others must make up for.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use dfs_chunkstore::sim::Image;
+use dfs_types::{Random, SeededRandom};
+use turmoil::Sim;
+
+use super::faults::{FIRST, LAST};
+use super::host::Machine;
+use super::trace::Trace;
+
+/// Disks of a datanode.
+pub(super) const DISKS: [&str; 2] = ["/disk-1", "/disk-2"];
+/// Maximum number of events of one history.
+const EVENTS_MAX: u64 = 6;
+
+#[derive(Debug, Clone, Copy)]
+enum Event {
+    /// A bit of a file with chunks flips.
+    Flip,
+    /// A file with chunks is removed.
+    Lose,
+    /// The machine loses power, and starts without a disk.
+    Unplug { disk: usize },
+    /// The machine loses power, and starts with the disk again.
+    Plug,
+    /// The content of a disk is copied.
+    Copy { disk: usize },
+    /// The machine loses power, and starts with the copy in place of the disk.
+    Rewind,
+}
+
+/// Number of events of each kind.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct DamageCounts {
+    /// Flipped bits.
+    pub flips: u64,
+    /// Removed files.
+    pub losses: u64,
+    /// Disks that missed a start of their node.
+    pub absences: u64,
+    /// Disks that were set back to an earlier state.
+    pub rewinds: u64,
+}
+
+impl std::ops::AddAssign for DamageCounts {
+    fn add_assign(&mut self, other: Self) {
+        self.flips += other.flips;
+        self.losses += other.losses;
+        self.absences += other.absences;
+        self.rewinds += other.rewinds;
+    }
+}
+
+impl fmt::Display for DamageCounts {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { flips, losses, absences, rewinds } = self;
+        write!(
+            f,
+            "{flips} flipped bits, {losses} removed files, {absences} absent disks, {rewinds} \
+             disks set back"
+        )
+    }
+}
+
+/// The damage of one history, by its start in simulated milliseconds.
+pub(super) struct Damage {
+    victim: Arc<Machine>,
+    events: BTreeMap<u64, Vec<Event>>,
+    random: SeededRandom,
+    /// The disk that is unplugged.
+    unplugged: Option<Image>,
+    /// The copied disk.
+    copy: Option<Image>,
+    trace: Trace,
+    /// Damage done.
+    pub(super) done: DamageCounts,
+}
+
+impl Damage {
+    /// Plans the damage to one of these datanodes; a third of the histories has none.
+    pub(super) fn plan(seed: u64, datanodes: &[Arc<Machine>], trace: Trace) -> Self {
+        let random = SeededRandom::new(seed);
+        let victim = datanodes[random.below(datanodes.len() as u64) as usize].clone();
+        let mut events: BTreeMap<u64, Vec<Event>> = BTreeMap::new();
+        let mut add = |at, event| events.entry(at).or_default().push(event);
+        let count = random.below(3).min(1) * (1 + random.below(EVENTS_MAX));
+        let mut is_disk_replaced = false;
+        for _ in 0..count {
+            let at = FIRST + random.below(LAST - FIRST);
+            let disk = random.below(DISKS.len() as u64) as usize;
+            let later = at + 200 + random.below(8_000);
+            match random.below(6) {
+                0..=1 => add(at, Event::Flip),
+                2..=3 => add(at, Event::Lose),
+                // Once: without any disk of its last registration, a node is refused.
+                _ if is_disk_replaced => {}
+                4 => {
+                    is_disk_replaced = true;
+                    add(at, Event::Unplug { disk });
+                    add(later, Event::Plug);
+                }
+                _ => {
+                    is_disk_replaced = true;
+                    add(at, Event::Copy { disk });
+                    add(later, Event::Rewind);
+                }
+            }
+        }
+        let (unplugged, copy, done) = (None, None, DamageCounts::default());
+        Self { victim, events, random, unplugged, copy, trace, done }
+    }
+
+    /// Does the damage that is due.
+    pub(super) fn tick(&mut self, sim: &mut Sim<'_>) {
+        let now = sim.elapsed();
+        while let Some(entry) = self.events.first_entry()
+            && Duration::from_millis(*entry.key()) <= now
+        {
+            for event in entry.remove() {
+                self.apply(sim, event);
+            }
+        }
+    }
+
+    /// Plugs in what is unplugged; no more damage is done.
+    pub(super) fn heal(&mut self, sim: &mut Sim<'_>) {
+        self.events.clear();
+        self.apply(sim, Event::Plug);
+    }
+
+    /// Returns whether the disks of a machine were damaged.
+    pub(super) fn has_damaged(&self, host: &str) -> bool {
+        self.done != DamageCounts::default() && self.victim.name == host
+    }
+
+    fn apply(&mut self, sim: &mut Sim<'_>, event: Event) {
+        let (name, disks) = (self.victim.name, self.victim.disks.clone());
+        match event {
+            Event::Flip => {
+                let Some((path, length)) = self.any_file() else { return };
+                let (offset, bit) = (self.random.below(length), self.random.below(8) as u8);
+                if disks.flip_bit(&path, offset, bit).is_ok() {
+                    self.done.flips += 1;
+                    let path = path.display();
+                    self.note(sim, format_args!("a bit of {path} at {offset} of {name} flips"));
+                }
+            }
+            Event::Lose => {
+                let Some((path, _)) = self.any_file() else { return };
+                disks.lose(&path);
+                self.done.losses += 1;
+                self.note(sim, format_args!("{name} loses {}", path.display()));
+            }
+            Event::Copy { disk } => self.copy = Some(disks.image(Path::new(DISKS[disk]))),
+            Event::Unplug { disk } => {
+                let folder = Path::new(DISKS[disk]);
+                self.stop(sim);
+                self.unplugged = Some(disks.image(folder));
+                disks.wipe(folder);
+                self.done.absences += 1;
+                self.note(sim, format_args!("{name} is without {}", folder.display()));
+                self.victim.start(sim);
+            }
+            Event::Plug => {
+                let Some(image) = self.unplugged.take() else { return };
+                self.stop(sim);
+                disks.restore(&image);
+                self.note(sim, format_args!("{name} has its disk again"));
+                self.victim.start(sim);
+            }
+            Event::Rewind => {
+                let Some(image) = self.copy.take() else { return };
+                self.stop(sim);
+                disks.restore(&image);
+                self.done.rewinds += 1;
+                self.note(sim, format_args!("a disk of {name} is set back"));
+                self.victim.start(sim);
+            }
+        }
+    }
+
+    fn note(&self, sim: &Sim<'_>, what: fmt::Arguments<'_>) {
+        self.trace.note_at(sim.elapsed(), what);
+    }
+
+    /// Cuts the power of the machine, since disks are replaced only while it is off.
+    fn stop(&self, sim: &mut Sim<'_>) {
+        if sim.is_host_running(self.victim.name) {
+            self.victim.crash(sim, None);
+        }
+    }
+
+    /// Returns a file with chunks, and its length.
+    fn any_file(&self) -> Option<(PathBuf, u64)> {
+        let all = DISKS.iter().flat_map(|disk| self.victim.disks.files(Path::new(disk)));
+        let is_data = |path: &Path| path.iter().any(|part| part == "chunks" || part == "segments");
+        let files: Vec<_> = all.filter(|(path, length)| *length > 0 && is_data(path)).collect();
+        let chosen = self.random.below(files.len().max(1) as u64) as usize;
+        files.into_iter().nth(chosen)
+    }
+}
