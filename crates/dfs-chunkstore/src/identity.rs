@@ -16,6 +16,11 @@ pub struct Registration {
     pub number: RegistrationNumber,
 }
 
+/// Returns the number of a registration; 0 if there is none.
+pub(crate) fn number_of(registration: Option<Registration>) -> RegistrationNumber {
+    registration.map_or_else(RegistrationNumber::default, |own| own.number)
+}
+
 /// Identity of a datanode.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Identity {
@@ -51,6 +56,10 @@ pub trait IdentityStore: Send + Sync + 'static {
     /// the disks, and a number below one that a disk may have. If the future is dropped, writing may
     /// continue; later calls wait for its end.
     async fn store_registration(&self, registration: Registration) -> Result<(), StoreError>;
+
+    /// Like [`Self::store_registration`], for a node whose replicas the cluster has to compare with
+    /// its records first: every disk is returning from then on, also after a restart.
+    async fn rejoin(&self, registration: Registration) -> Result<(), StoreError>;
 
     /// Records on every disk that it may contain formats of this level from now on, so that a
     /// program that does not read them refuses the disk. Durable on return. Never lowers the level;

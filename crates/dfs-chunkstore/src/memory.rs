@@ -37,6 +37,7 @@ struct State {
     claimed: BTreeSet<ChunkId>,
     is_closed: bool,
     is_retiring: bool,
+    is_returning: bool,
     /// Why the disk is out of service, if it is.
     failed: Option<String>,
     scrub: ScrubProgress,
@@ -78,6 +79,7 @@ impl MemoryStore {
             claimed: BTreeSet::new(),
             is_closed: false,
             is_retiring: false,
+            is_returning: false,
             failed: None,
             scrub: ScrubProgress::default(),
         };
@@ -169,6 +171,12 @@ impl IdentityStore for MemoryStore {
         Ok(())
     }
 
+    async fn rejoin(&self, registration: Registration) -> Result<(), StoreError> {
+        self.store_registration(registration).await?;
+        self.lock().is_returning = true;
+        Ok(())
+    }
+
     async fn raise_level(&self, level: Level) -> Result<(), StoreError> {
         let mut state = self.lock();
         state.identity.level = state.identity.level.max(level);
@@ -176,7 +184,12 @@ impl IdentityStore for MemoryStore {
     }
 
     async fn settle_disk(&self, disk: DiskId) -> Result<(), StoreError> {
-        if disk == self.lock().disk() { Ok(()) } else { Err(StoreError::NoDisk(disk)) }
+        let mut state = self.lock();
+        if disk != state.disk() {
+            return Err(StoreError::NoDisk(disk));
+        }
+        state.is_returning = false;
+        Ok(())
     }
 
     async fn forget_disks(&self, _disks: &[DiskId]) -> Result<(), StoreError> {
@@ -224,6 +237,9 @@ impl ChunkStore for MemoryStore {
         }
         if let Some(why) = &state.failed {
             return Err(StoreError::NoSpace(format!("the memory store has failed: {why}")));
+        }
+        if state.is_returning {
+            return Err(StoreError::NoSpace("the memory store is returning".to_owned()));
         }
         if state.used >= state.capacity {
             return Err(StoreError::NoSpace("the memory store is full".to_owned()));
@@ -401,10 +417,11 @@ impl ChunkStore for MemoryStore {
             file_system_free: state.capacity - state.used,
             chunks: state.sealed.len() as u64,
             writers: state.claimed.len() as u64,
-            state: match (&state.failed, state.is_retiring) {
-                (Some(_), _) => DiskState::Failed,
-                (None, true) => DiskState::Retiring,
-                (None, false) => DiskState::Healthy,
+            state: match (&state.failed, state.is_returning, state.is_retiring) {
+                (Some(_), ..) => DiskState::Failed,
+                (None, true, _) => DiskState::Returning,
+                (None, false, true) => DiskState::Retiring,
+                (None, false, false) => DiskState::Healthy,
             },
             reason: state.failed.clone().unwrap_or_default(),
             has_unread_heads: false,

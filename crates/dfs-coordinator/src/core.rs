@@ -17,6 +17,7 @@ use crate::background::Background;
 use crate::metrics::Counts;
 use crate::node_liveness::{Member, Registry, View};
 use crate::recheck_queue::Rechecks;
+use crate::refused_nodes::RefusedNodes;
 use crate::removals::Removals;
 use crate::safety_scans::SafetyScans;
 
@@ -44,6 +45,7 @@ pub(crate) struct Core {
     pub(crate) registry: Mutex<Registry>,
     pub(crate) safety_scans: SafetyScans,
     pub(crate) removals: Removals,
+    pub(crate) refused_nodes: RefusedNodes,
 }
 
 impl Core {

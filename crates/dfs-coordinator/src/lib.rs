@@ -29,6 +29,7 @@ mod metrics;
 mod node_liveness;
 mod recheck_queue;
 mod rechecks;
+mod refused_nodes;
 mod relay;
 mod removals;
 mod safety_scans;

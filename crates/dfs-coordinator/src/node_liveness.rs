@@ -291,6 +291,25 @@ impl Registry {
         Some(self.streams)
     }
 
+    /// Ends a heartbeat stream whose connection was closed.
+    pub(crate) fn close_stream(&mut self, node: NodeId, stream: u64) {
+        if let Some(entry) = self.nodes.get_mut(&node).filter(|entry| entry.stream == stream) {
+            entry.stream = 0;
+        }
+    }
+
+    /// Returns the address of a node if another process than `instance` sends its heartbeats.
+    pub(crate) fn other_process(
+        &self,
+        node: NodeId,
+        instance: u64,
+        now: Instant,
+    ) -> Option<String> {
+        let entry = self.nodes.get(&node).filter(|entry| entry.stream != 0)?;
+        let is_other = entry.source.is_some_and(|source| source.instance != instance);
+        (is_other && !self.is_silent(node, now)).then(|| entry.member.address.clone())
+    }
+
     /// Returns whether the current stream is one of this very process.
     pub(crate) fn has_stream_of(&self, node: NodeId, source: HeartbeatSource) -> bool {
         source.instance != 0

@@ -28,6 +28,7 @@ use crate::grpc::Initialiser;
 use crate::metrics::Counts;
 use crate::node_liveness::{LivenessTimeouts, Registry};
 use crate::recheck_queue::Rechecks;
+use crate::refused_nodes::RefusedNodes;
 use crate::removals::Removals;
 use crate::safety_scans::SafetyScans;
 use crate::{Error, InitOptions, Settings, bootstrap, candidates, grpc, rechecks, workers};
@@ -259,6 +260,7 @@ impl Base {
             registry: Mutex::new(Registry::new(timeouts, Instant::now())),
             safety_scans: SafetyScans::default(),
             removals: Removals::default(),
+            refused_nodes: RefusedNodes::default(),
             settings: settings.clone(),
             this,
         });

@@ -340,8 +340,8 @@ pub enum Error {
     /// The disks of a node are an old image or a clone.
     #[error(
         "the disks of node {node} have registration {found}, but {expected} is in use: all of them \
-         are old images, or copies that another process uses; stop the other node, or, if there \
-         is none, start this one with empty disks and keep these until all data is replicated"
+         are older copies; if no other process uses the newer ones, and those are gone, let this \
+         node join with `dfs node readmit {node}`"
     )]
     OldImage {
         /// The node.

@@ -2,14 +2,16 @@
 //!
 //! A registration is written to all disks but the first, and then, marked as settled, to all. A disk
 //! with a number below the settled one of another disk missed a registration that every disk in
-//! service had: it is returning. A crash between two disks leaves none that looks like it.
+//! service had: it is returning. A crash between two disks leaves none that looks like it. If all
+//! disks are returning, the settled registration is that of the node.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use dfs_types::{DiskId, Level, NodeId, NodeSecret, RegistrationNumber};
+use dfs_types::{DiskId, Level, NodeId, NodeSecret};
 
 use super::identity_file::{DiskIdentity, KNOWN_MAX, KnownDisk};
+use crate::identity::number_of;
 use crate::{OpenError, Registration};
 
 /// Agreement of the disks of a node.
@@ -19,8 +21,8 @@ pub(super) struct Agreement {
     pub(super) node: Option<(NodeId, NodeSecret)>,
     /// The newest registration on any disk.
     pub(super) registration: Option<Registration>,
-    /// The newest registration that every disk in service had.
-    pub(super) settled: RegistrationNumber,
+    /// The newest settled registration on any disk.
+    pub(super) settled: Option<Registration>,
     pub(super) level: Level,
     pub(super) starts: u64,
     /// The disks of the node: those found, and those that the newest identities name.
@@ -64,11 +66,14 @@ impl Agreement {
                 _ => newest = Some((path, registration)),
             }
         }
+        let newest = newest.map(|(_, registration)| registration);
+        let settled = known.iter().map(|(_, disk)| disk.settled);
+        let settled = settled.max_by_key(|settled| number_of(*settled)).flatten();
         let starts = known.iter().map(|(_, disk)| disk.starts).max().unwrap_or(0);
         Ok(Self {
             node: known.first().map(|(_, disk)| (disk.node, disk.secret)),
-            registration: newest.map(|(_, registration)| registration),
-            settled: known.iter().map(|(_, disk)| disk.settled).max().unwrap_or_default(),
+            registration: if number_of(settled) > number_of(newest) { settled } else { newest },
+            settled,
             level: known.iter().map(|(_, disk)| disk.level).max().unwrap_or(Level::FIRST),
             starts,
             known: known_disks(&known, starts),
@@ -82,8 +87,7 @@ impl Agreement {
 
     /// Returns true if a disk took part in every registration that all disks in service had.
     pub(super) fn includes(&self, disk: &DiskIdentity) -> bool {
-        let number = disk.registration.map_or_else(RegistrationNumber::default, |own| own.number);
-        number >= self.settled
+        number_of(disk.registration) >= number_of(self.settled)
     }
 }
 
@@ -120,6 +124,16 @@ mod tests {
         assert_eq!(included([disk(1, 6, 6), disk(2, 6, 5), disk(3, 5, 5)]), [true, true, false]);
         // Interrupted between two disks, or by a full one.
         assert_eq!(included([disk(1, 6, 4), disk(2, 5, 4), disk(3, 4, 4)]), [true; 3]);
+    }
+
+    #[test]
+    fn settled_registration_counts_while_all_disks_are_returning() {
+        for second in [disk(2, 5, 9), disk(2, 5, 5)] {
+            let disks = [disk(1, 5, 9), second];
+            let agreed = Agreement::of(&disks).unwrap();
+            assert_eq!(agreed.registration, Some(registration(9)));
+            assert_eq!(disks.map(|(_, disk)| agreed.includes(&disk.unwrap())), [false; 2]);
+        }
     }
 
     #[test]

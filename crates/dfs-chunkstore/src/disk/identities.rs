@@ -2,14 +2,19 @@
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use dfs_types::{DiskId, Level, RegistrationNumber};
+use dfs_types::{DiskId, Level};
 use tokio::sync::{Mutex as AsyncMutex, MutexGuard as AsyncMutexGuard};
 
 use super::failure::Condition;
 use super::identity_file::{DiskIdentity, KnownDisk};
 use super::open::missed;
 use super::volume::Disk;
+use crate::identity::number_of;
 use crate::{Identity, Registration, StoreError};
+
+/// Why the disks of a node are returning whose replicas the cluster has to compare first.
+const REJOINED: &str = "the cluster has no current records of this node; what it holds is served, \
+    and the coordinator compares it with its records";
 
 /// The identities on the disks of a node.
 ///
@@ -18,6 +23,9 @@ use crate::{Identity, Registration, StoreError};
 /// after a crash at any point none looks like one that missed a registration. Two rules ensure this:
 /// the registration written never decreases, not even after an interrupted one, and the first write
 /// that marks it as settled goes to the only disk that may not have it yet.
+///
+/// A returning disk keeps its own registration, but learns which one is settled: if all disks are
+/// returning, that is the registration of the node.
 pub(super) struct Identities {
     disks: Vec<Arc<Disk>>,
     current: Mutex<Identity>,
@@ -28,7 +36,7 @@ pub(super) struct Identities {
 /// State that only changes of identities use.
 pub(super) struct Changing {
     /// A registration on every disk in service that is not returning.
-    settled: RegistrationNumber,
+    settled: Option<Registration>,
     known: Vec<KnownDisk>,
 }
 
@@ -48,7 +56,7 @@ impl Changing {
 impl Identities {
     pub(super) fn new(
         identity: Identity,
-        settled: RegistrationNumber,
+        settled: Option<Registration>,
         known: Vec<KnownDisk>,
         disks: Vec<Arc<Disk>>,
     ) -> Self {
@@ -71,25 +79,30 @@ impl Identities {
         self.changing.lock().await
     }
 
+    /// Returns the disks in service.
+    fn serving(&self) -> impl Iterator<Item = &Arc<Disk>> {
+        self.disks.iter().filter(|disk| !disk.is_out_of_service())
+    }
+
     /// Returns the disks in service, without those that are returning.
     fn current_disks(&self) -> Vec<Arc<Disk>> {
         self.disks.iter().filter(|disk| disk.is_current()).cloned().collect()
     }
 
     /// Writes the identity of this start to every disk in service, in parallel. A full disk is
-    /// returning from then on, any other error takes the disk out of service; fails if no disk has
-    /// the newest registration then.
+    /// returning from then on, any other error takes the disk out of service; fails if no disk took
+    /// it, or none has the newest registration any more.
     ///
     /// No disk names a new one before that has its identity, which a crash may prevent.
     pub(super) async fn start(&self, changing: &mut Changing) -> Result<(), StoreError> {
         let identity = self.current();
-        let in_service = self.disks.iter().filter(|disk| !disk.is_out_of_service());
+        let had_current = !self.current_disks().is_empty();
         let mut writes = Vec::new();
-        for disk in in_service {
+        for disk in self.serving() {
             let content = content(disk, identity, changing, changing.settled);
             writes.push((disk, disk.start_writing_identity(content, true).await));
         }
-        let mut first_error = None;
+        let (mut first_error, mut is_any_written) = (None, false);
         for (disk, written) in writes {
             let written = match written {
                 Ok(writing) => disk.written(writing).await,
@@ -97,6 +110,7 @@ impl Identities {
             };
             match written {
                 Ok(()) => {
+                    is_any_written = true;
                     changing.add(disk);
                 }
                 Err(error) => {
@@ -108,7 +122,8 @@ impl Identities {
             }
         }
         match first_error {
-            Some(error) if self.current_disks().is_empty() => Err(error),
+            Some(error) if !is_any_written => Err(error),
+            Some(error) if had_current && self.current_disks().is_empty() => Err(error),
             _ => Ok(()),
         }
     }
@@ -123,8 +138,8 @@ impl Identities {
         changing: &mut Changing,
     ) -> Result<Condition, StoreError> {
         let identity = self.current();
-        let number = registration.map_or_else(RegistrationNumber::default, |own| own.number);
-        let is_current = number >= changing.settled;
+        let settled = number_of(changing.settled);
+        let is_current = number_of(registration) >= settled;
         let content = DiskIdentity {
             registration: if is_current { identity.registration } else { registration },
             ..content(disk, identity, changing, changing.settled)
@@ -139,13 +154,15 @@ impl Identities {
         if is_current {
             return Ok(Condition::Current);
         }
-        Ok(Condition::Returning { registration, why: missed(changing.settled) })
+        Ok(Condition::Returning { registration, why: missed(settled) })
     }
 
-    /// Writes a registration to all current disks, then marks it as settled on all of them.
+    /// Writes a registration to all current disks, then marks it as settled on all disks in service.
+    /// With `is_rejoin`, all of them are returning from then on.
     pub(super) async fn register(
         &self,
         registration: Registration,
+        is_rejoin: bool,
         changing: &mut Changing,
     ) -> Result<(), StoreError> {
         let before = self.current();
@@ -162,6 +179,9 @@ impl Identities {
         let identity = Identity { registration: Some(registration), start, ..before };
         // Even if this fails, a disk may have it.
         *self.get() = identity;
+        if is_rejoin {
+            self.serving().for_each(|disk| disk.return_later(before.registration, &REJOINED));
+        }
         let all = self.current_disks();
         for disk in all.iter().skip(1) {
             let content = content(disk, identity, changing, changing.settled);
@@ -170,7 +190,7 @@ impl Identities {
             }
         }
         for (number, disk) in all.iter().enumerate().filter(|(_, disk)| disk.is_current()) {
-            let content = content(disk, identity, changing, registration.number);
+            let content = content(disk, identity, changing, Some(registration));
             match disk.write_identity(content).await {
                 Ok(()) => {}
                 // It has the registration, and others know that it is settled.
@@ -182,11 +202,38 @@ impl Identities {
                 Err(error) => self.leave_behind(disk, before.registration, error)?,
             }
         }
-        changing.settled = registration.number;
-        if let Some(disk) = all.first() {
+        self.settle_on_returning(identity, registration, changing).await?;
+        changing.settled = Some(registration);
+        if let Some(disk) = self.disks.first() {
             disk.stamps.raise(start);
         }
         Ok(())
+    }
+
+    /// Marks a registration as settled on the disks that are returning. Fails if no disk in service
+    /// has it then.
+    async fn settle_on_returning(
+        &self,
+        identity: Identity,
+        registration: Registration,
+        changing: &Changing,
+    ) -> Result<(), StoreError> {
+        let mut is_durable = !self.current_disks().is_empty();
+        let mut first_error = None;
+        for disk in self.serving().filter(|disk| !disk.is_current()) {
+            let content = content(disk, identity, changing, Some(registration));
+            match disk.write_identity(content).await {
+                Ok(()) => is_durable = true,
+                Err(error) => {
+                    tracing::warn!("a returning disk does not record a registration: {error}");
+                    first_error.get_or_insert(error);
+                }
+            }
+        }
+        match first_error {
+            Some(error) if !is_durable => Err(error),
+            _ => Ok(()),
+        }
     }
 
     /// Writes a level to all disks in service, unless they have it. Fails if one of them cannot
@@ -249,7 +296,7 @@ impl Identities {
 
     /// Writes the identity to all disks in service.
     async fn rewrite(&self, identity: Identity, changing: &Changing) -> Result<(), StoreError> {
-        for disk in self.disks.iter().filter(|disk| !disk.is_out_of_service()) {
+        for disk in self.serving() {
             let content = content(disk, identity, changing, changing.settled);
             match disk.write_identity(content).await {
                 Err(error) if !disk.is_out_of_service() => return Err(error),
@@ -285,7 +332,7 @@ fn content(
     disk: &Disk,
     identity: Identity,
     changing: &Changing,
-    settled: RegistrationNumber,
+    settled: Option<Registration>,
 ) -> DiskIdentity {
     let Identity { node, secret, registration, level, start } = identity;
     DiskIdentity {

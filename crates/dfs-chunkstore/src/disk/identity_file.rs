@@ -37,8 +37,9 @@ pub(super) struct DiskIdentity {
     /// The newest level of anything stored on the disk.
     pub(super) level: Level,
     pub(super) registration: Option<Registration>,
-    /// The last registration that every disk in service had.
-    pub(super) settled: RegistrationNumber,
+    /// The last registration that every disk in service had, or for which all of them are
+    /// returning.
+    pub(super) settled: Option<Registration>,
     /// The disks of the node, including this one, so that an empty directory where one of them was is
     /// recognized.
     pub(super) known: Vec<KnownDisk>,
@@ -47,15 +48,14 @@ pub(super) struct DiskIdentity {
 impl DiskIdentity {
     fn encode(&self) -> String {
         let mut text = format!("dfs disk, level {}\n", self.level);
-        let registration = text_of(self.registration);
+        let (registration, settled) = (text_of(self.registration), text_of(self.settled));
         let _ = write!(
             text,
-            "node {}\nsecret {}\ndisk {}\nstarts {}\nregistration {registration}\nsettled {}\n",
+            "node {}\nsecret {}\ndisk {}\nstarts {}\nregistration {registration}\nsettled {settled}\n",
             self.node,
             hex(self.secret.expose()),
             self.disk,
             self.starts,
-            self.settled,
         );
         for KnownDisk { disk, folder } in &self.known {
             let _ = writeln!(text, "known {disk} {}", escape(folder));
@@ -98,10 +98,8 @@ impl DiskIdentity {
             starts: field("starts")?.parse().map_err(|_| wrong("starts"))?,
             registration: parse_registration(field("registration")?)
                 .map_err(|Unreadable| wrong("registration"))?,
-            settled: field("settled")?
-                .parse()
-                .map(RegistrationNumber)
-                .map_err(|_| wrong("settled"))?,
+            settled: parse_registration(field("settled")?)
+                .map_err(|Unreadable| wrong("settled"))?,
             known: body
                 .lines()
                 .filter_map(|line| line.strip_prefix("known "))
@@ -271,7 +269,7 @@ pub(super) mod tests {
             starts: 3,
             level: Level::FIRST,
             registration: Some(registration(number)),
-            settled: RegistrationNumber(settled),
+            settled: Some(registration(settled)),
             known: vec![KnownDisk { disk: DiskId(id), folder: PathBuf::from(format!("/{id}")) }],
         };
         (PathBuf::from(format!("/{id}")), Some(identity))
@@ -289,8 +287,7 @@ pub(super) mod tests {
         identity.known.push(KnownDisk { disk: DiskId(3), folder });
         let text = identity.encode();
         assert_eq!(decode(&path, &text).unwrap(), identity);
-        let settled = RegistrationNumber(0);
-        let none = DiskIdentity { registration: None, settled, ..identity.clone() };
+        let none = DiskIdentity { registration: None, settled: None, ..identity.clone() };
         assert_eq!(decode(&path, &none.encode()).unwrap(), none);
         for at in 0..text.len() {
             let mut bad = text.clone().into_bytes();

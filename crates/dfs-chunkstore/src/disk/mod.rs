@@ -252,7 +252,13 @@ impl IdentityStore for DiskStore {
     async fn store_registration(&self, registration: Registration) -> Result<(), StoreError> {
         let mut changing = self.identities.lock().await;
         self.check_open()?;
-        self.identities.register(registration, &mut changing).await
+        self.identities.register(registration, false, &mut changing).await
+    }
+
+    async fn rejoin(&self, registration: Registration) -> Result<(), StoreError> {
+        let mut changing = self.identities.lock().await;
+        self.check_open()?;
+        self.identities.register(registration, true, &mut changing).await
     }
 
     async fn raise_level(&self, level: Level) -> Result<(), StoreError> {

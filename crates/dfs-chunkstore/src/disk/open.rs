@@ -21,7 +21,10 @@ use super::volume::{Disk, Opened, Shared};
 use super::watchdog::Watch;
 use super::{CHUNKS, Config};
 use crate::fs::PAGE;
-use crate::{DamagedHead, Fs, FsLock, HookedFs, Identity, OpenError, Opening, Pool, Space};
+use crate::identity::number_of;
+use crate::{
+    DamagedHead, Fs, FsLock, HookedFs, Identity, OpenError, Opening, Pool, Registration, Space,
+};
 
 /// A directory of the configuration, with the access to it.
 pub(super) struct Folder {
@@ -46,7 +49,7 @@ pub(super) struct Found {
 /// A store whose identity is known, before the disks are scanned.
 pub(super) struct Agreed {
     pub(super) identity: Identity,
-    pub(super) settled: RegistrationNumber,
+    pub(super) settled: Option<Registration>,
     pub(super) known: Vec<KnownDisk>,
     pub(super) index: Arc<Index>,
     pub(super) disks: Vec<Arc<Disk>>,
@@ -126,7 +129,7 @@ pub(super) fn agree(
                 (old.disk, Condition::Current, Some(lock))
             }
             Ok(Found { lock, identity: Some(old), .. }) => {
-                let why = missed(agreed.settled);
+                let why = missed(number_of(agreed.settled));
                 tracing::warn!(disk = %folder.path.display(), "the disk is returning: {why}");
                 let registration = old.registration;
                 (old.disk, Condition::Returning { registration, why }, Some(lock))
@@ -182,8 +185,7 @@ pub(super) fn agree(
 /// Returns why a disk that missed the registration with this number is returning.
 pub(super) fn missed(settled: RegistrationNumber) -> String {
     format!(
-        "it was absent when the node registered with number {settled}; what it holds is served, \
-         and the coordinator compares it with its records"
+        "it is older than registration {settled} of its node; what it holds is served, and the coordinator compares it with its records"
     )
 }
 

@@ -140,6 +140,82 @@ async fn d01_disk_left_out_of_a_registration_is_served_and_returns() {
     }
 }
 
+#[tokio::test]
+async fn disks_of_a_rejoining_node_are_returning_until_they_are_settled() {
+    let fs = SimFs::new();
+    let store = open_sim(&fs, config(&BOTH), 1).await.unwrap();
+    store.store_registration(numbered(1)).await.unwrap();
+    let on_each = one_on_each(&store).await;
+    store.rejoin(numbered(50)).await.unwrap();
+    let (mut store, mut newest) = (store, 50);
+    for seed in 2..5 {
+        assert_eq!(states(&store), [DiskState::Returning; 2]);
+        assert_eq!(store.identity().registration, Some(numbered(newest)));
+        for sealed in &on_each {
+            conformance::assert_whole(&store, sealed.chunk, LARGE).await;
+        }
+        let refused = conformance::put(&store, ChunkId(1_000), LARGE).await;
+        assert!(matches!(refused, Err(StoreError::NoSpace(_))), "{refused:?}");
+        // Also if it registers again meanwhile.
+        newest += 1;
+        store.store_registration(numbered(newest)).await.unwrap();
+        store = reopen(&fs, store, &BOTH, seed).await;
+    }
+    // Each of them alone knows the newest registration.
+    for (folder, seed) in [("/a", 6), ("/b", 7)] {
+        store = reopen(&fs, store, &[folder], seed).await;
+        assert_eq!(store.identity().registration, Some(numbered(newest)));
+        assert_eq!(states(&store), [DiskState::Returning]);
+    }
+    store = reopen(&fs, store, &BOTH, 8).await;
+    for disk in store.usage() {
+        store.settle_disk(disk.disk).await.unwrap();
+    }
+    store = reopen(&fs, store, &BOTH, 9).await;
+    assert_eq!(states(&store), [DiskState::Healthy; 2]);
+    assert_eq!(store.identity().registration, Some(numbered(newest)));
+    let after = conformance::put(&store, ChunkId(1_000), LARGE).await.unwrap();
+    assert!(on_each.iter().all(|before| before.stamp < after.stamp));
+}
+
+/// Whatever a crash leaves: the node presents the old registration and no disk is returning, or the
+/// new one and all of them are.
+#[tokio::test]
+async fn crash_while_a_node_rejoins_leaves_no_disk_in_full_service_with_the_new_registration() {
+    for failing in ["/a", "/b"] {
+        for operation in [Operation::Write, Operation::Sync] {
+            let fs = SimFs::new();
+            let store = open_sim(&fs, config(&BOTH), 1).await.unwrap();
+            store.store_registration(numbered(1)).await.unwrap();
+            fs.fail(Path::new(failing), operation, EIO);
+            // The other disk has it.
+            store.rejoin(numbered(9)).await.unwrap();
+            fs.heal();
+            let store = reopen(&fs, store, &BOTH, 2).await;
+            assert_eq!(states(&store), [DiskState::Returning; 2], "{failing}");
+            assert_eq!(store.identity().registration, Some(numbered(9)));
+            let store = reopen(&fs, store, &[failing], 3).await;
+            assert_eq!(states(&store), [DiskState::Returning], "the start has told it");
+            assert_eq!(store.identity().registration, Some(numbered(9)));
+        }
+    }
+}
+
+/// The only disk with the newest registration fails; what is left is returning.
+#[tokio::test]
+async fn returning_disk_learns_the_registrations_of_its_node() {
+    let fs = SimFs::new();
+    let store = open_sim(&fs, config(&BOTH), 1).await.unwrap();
+    store.store_registration(numbered(1)).await.unwrap();
+    let store = reopen(&fs, store, &["/a"], 2).await;
+    store.store_registration(numbered(2)).await.unwrap();
+    let store = reopen(&fs, store, &BOTH, 3).await;
+    store.store_registration(numbered(3)).await.unwrap();
+    let store = reopen(&fs, store, &["/b"], 4).await;
+    assert_eq!(store.identity().registration, Some(numbered(3)), "it is no old image");
+    assert_eq!(states(&store), [DiskState::Returning]);
+}
+
 /// An image of a disk, older than the last registration, is served as a returning disk.
 #[tokio::test]
 async fn image_older_than_a_registration_is_returning() {

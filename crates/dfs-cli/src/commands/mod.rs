@@ -21,6 +21,7 @@ pub(crate) mod mv;
 pub(crate) mod node;
 pub(crate) mod plan;
 pub(crate) mod put;
+mod readmit;
 pub(crate) mod rm;
 pub(crate) mod stat;
 pub(crate) mod status;

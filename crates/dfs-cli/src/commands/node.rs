@@ -7,7 +7,7 @@ use dfs_client::{ClusterStatus, Maintenance, MaintenanceRequest, StopSafety};
 use dfs_types::{ErrorCode, NodeId, NodeState};
 use serde_json::json;
 
-use super::{plan, status};
+use super::{plan, readmit, status};
 use crate::confirmation::Confirmation;
 use crate::context::Context;
 use crate::error::{Error, Result};
@@ -47,6 +47,8 @@ enum Action {
     Undrain(NodesArgs),
     /// Rebuild the replicas of lost datanodes although many are lost at once
     GiveUp(GiveUpArgs),
+    /// Let a datanode join with older copies of its disks
+    Readmit(ReadmitArgs),
     /// Remove empty datanodes from the cluster, permanently
     Deregister(DeregisterArgs),
     /// Remove lost datanodes from the cluster, permanently
@@ -146,6 +148,28 @@ struct GiveUpArgs {
 
 #[derive(Debug, Args)]
 #[command(after_help = "\
+For a datanode that is refused because all its disks are older copies, such as those of a machine
+that was restored from a backup. It has to run and ask to join. What its disks hold is shown first.
+The datanode joins within seconds, and its disks are returning until they have been compared with the
+metadata: what they lack is re-replicated, and what was deleted since is deleted there.
+
+Refused while another process sends heartbeats as this datanode. Once the older copies have joined,
+the newer disks are refused, if they still exist. Exits with 4 when it is refused, and with 2 when
+nobody can confirm.
+
+Examples:
+  dfs node readmit 3f2a
+  dfs node readmit 3f2a --yes")]
+struct ReadmitArgs {
+    /// The datanode.
+    #[arg(value_name = "NODE")]
+    node: String,
+    #[command(flatten)]
+    confirmation: Confirmation,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
 A datanode is removed only when it reports that it holds nothing, and no chunk is recorded there.
 Its disks are refused from then on; once emptied, they can join as a new datanode.
 
@@ -211,6 +235,10 @@ pub(crate) async fn run(args: NodeArgs, cx: &Context) -> Result<()> {
                 Ok(())
             })
             .await
+        }
+        Action::Readmit(args) => {
+            let node = find(&status, &args.node)?;
+            readmit::run(args.confirmation, (cluster, node), cx).await
         }
         Action::Deregister(DeregisterArgs { nodes }) => {
             each(&nodes, &status, cx, async |node| {

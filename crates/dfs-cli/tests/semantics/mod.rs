@@ -6,6 +6,7 @@ mod durability;
 mod integrity;
 mod names;
 mod raw;
+mod rejoining;
 mod scrubbing;
 mod strangers;
 mod visibility;

@@ -40,10 +40,10 @@ async fn s16_disks_identify_their_node() {
     assert!(wait_until(Duration::from_secs(20), is_back), "{}", cluster.datanodes[0].log());
     cluster.wait_for_active(3);
     assert_eq!(nodes(&cluster), before);
-    // The image is older than the disk now, and is refused.
+    // The image is older than the disk now, and is refused while its node lives.
     let mut stranger = cluster.datanode_at(7, &image);
     cluster.start_server(&mut stranger);
-    let is_refused = || stranger.log().contains("old image");
+    let is_refused = || stranger.log().contains("another process");
     assert!(wait_until(Duration::from_secs(20), is_refused), "{}", stranger.log());
     assert_eq!(stranger.http_get("/readyz").0, 503);
     assert_eq!(nodes(&cluster), before);

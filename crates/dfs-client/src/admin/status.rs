@@ -284,7 +284,7 @@ impl DiskStatus {
         }
     }
 
-    fn from_wire(disk: v1::Disk) -> Result<Self, FieldError> {
+    pub(super) fn from_wire(disk: v1::Disk) -> Result<Self, FieldError> {
         Ok(Self {
             id: wire::id("nodes.disks.disk_id", &disk.disk_id)?,
             capacity: disk.capacity,

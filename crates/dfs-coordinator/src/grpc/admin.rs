@@ -13,7 +13,7 @@ use tokio::time::{Instant, sleep};
 use tonic::{Request, Response, Status};
 
 use super::upload::replication;
-use super::{bootstrap, checks, drain, gc, holder, nodes, removal, upgrade, workers};
+use super::{bootstrap, checks, drain, gc, holder, nodes, readmission, removal, upgrade, workers};
 use crate::core::{Core, location, unknown_location, wire_state};
 use crate::failure;
 use crate::node_liveness::{DiskReport, View};
@@ -89,6 +89,10 @@ impl Admin for Handler {
 
     async fn give_up(&self, request: Request<v1::GiveUpRequest>) -> Answer<v1::GiveUpResponse> {
         Ok(Response::new(removal::give_up(&self.0, split(request)?).await?))
+    }
+
+    async fn readmit(&self, request: Request<v1::ReadmitRequest>) -> Answer<v1::ReadmitResponse> {
+        Ok(Response::new(readmission::readmit(&self.0, split(request)?).await?))
     }
 
     async fn deregister(
@@ -285,14 +289,19 @@ fn disk_status(view: &View, disk: &DiskReport) -> v1::Disk {
         true => (DiskState::Retiring, "its replicas are being moved to other nodes".to_owned()),
         false => (disk.state, disk.reason.clone()),
     };
+    v1::Disk { state: v1::DiskState::from(state).into(), reason, ..wire_disk(disk) }
+}
+
+/// Converts a disk to its wire form.
+pub(super) fn wire_disk(disk: &DiskReport) -> v1::Disk {
     v1::Disk {
         disk_id: disk.disk.to_wire(),
         capacity: disk.capacity,
         free: disk.free,
         chunks: disk.chunks,
         writers: disk.writers,
-        state: v1::DiskState::from(state).into(),
-        reason,
+        state: v1::DiskState::from(disk.state).into(),
+        reason: disk.reason.clone(),
         file_system_id: disk.file_system.map(WireId::to_wire).unwrap_or_default(),
         file_system_free: disk.file_system_free,
         scrub: disk.scrub.map(Into::into),

@@ -161,6 +161,10 @@ impl Admin for Handler {
         Err(not_yet())
     }
 
+    async fn readmit(&self, _: Request<v1::ReadmitRequest>) -> Answer<v1::ReadmitResponse> {
+        Err(not_yet())
+    }
+
     async fn deregister(
         &self,
         _: Request<v1::DeregisterRequest>,

@@ -69,7 +69,7 @@ pub(super) async fn retire_disk(
 }
 
 /// Returns the record of a member of the cluster.
-async fn member(core: &Core, caller: &Caller, node: NodeId) -> Result<Node, Failure> {
+pub(super) async fn member(core: &Core, caller: &Caller, node: NodeId) -> Result<Node, Failure> {
     let stored = core.namespace.node(&caller.scope(), node).await;
     let stored = stored.map_err(|error| failure::of(&error))?;
     let stored = stored.ok_or_else(|| failure::of(&dfs_metadata::Error::UnknownNode(node)))?;

@@ -23,6 +23,7 @@ use tracing::{info, warn};
 use super::upload::label;
 use crate::core::{Core, wire_state};
 use crate::node_liveness::{DiskReport, HeartbeatSource, Report};
+use crate::refused_nodes::Applicant;
 use crate::{failure, verdicts};
 
 /// Maximum number of disks per node.
@@ -72,7 +73,7 @@ impl Membership for Handler {
 
 async fn register(
     core: &Core,
-    (caller, request): (Caller, v1::RegisterRequest),
+    (caller, mut request): (Caller, v1::RegisterRequest),
 ) -> Result<v1::RegisterResponse, Failure> {
     if !core.settings.join_secret.matches(&request.join_secret) {
         warn!(address = %request.address, "a datanode used a wrong join secret");
@@ -81,12 +82,30 @@ async fn register(
             "the join secret is wrong; give the datanode the one of this cluster",
         ));
     }
-    let registration = parse_registration(request)?;
-    let registered = core
-        .namespace
-        .register(&caller.scope(), &registration, core.settings.auto_admit)
-        .await
-        .map_err(|error| failure::of(&error))?;
+    let instance = request.instance_id;
+    let disks = parse_disks(std::mem::take(&mut request.disks))?;
+    let registration = parse_registration(request, &disks)?;
+    let (node, now) = (registration.node, Instant::now());
+    // A restarted process has closed its stream. A copy of the disks must not cut the node off.
+    if let Some(address) = core.registry().other_process(node, instance, now) {
+        let message = format!(
+            "another process, at {address}, sends heartbeats as node {node}: it may be a copy of \
+             the same disks; stop one of them"
+        );
+        return Err(Failure::new(ErrorCode::Busy, message));
+    }
+    let registered =
+        core.namespace.register(&caller.scope(), &registration, core.settings.auto_admit).await;
+    let registered = match registered {
+        Err(error @ dfs_metadata::Error::OldImage { .. }) => {
+            let Registration { address, host, registration, .. } = registration;
+            let applicant = Applicant { address, host, registration, disks };
+            core.refused_nodes.add(node, applicant, now);
+            return Err(failure::of(&error));
+        }
+        registered => registered.map_err(|error| failure::of(&error))?,
+    };
+    core.refused_nodes.remove(node);
     info!(
         node = %registration.node,
         address = registration.address,
@@ -103,12 +122,19 @@ async fn register(
         heartbeat_interval_ms: core.settings.heartbeat_interval_ms,
         state: wire_state(registered.state),
         level: registered.level.0,
+        are_disks_returning: registered.are_disks_returning,
     })
 }
 
-fn parse_registration(request: v1::RegisterRequest) -> Result<Registration, FieldError> {
+fn parse_registration(
+    request: v1::RegisterRequest,
+    disks: &[DiskReport],
+) -> Result<Registration, FieldError> {
     let cluster = wire::optional_id("cluster_id", &request.cluster_id)?
         .map(|cluster| ClusterIdentity { cluster, incarnation: Incarnation(request.incarnation) });
+    if cluster.is_none() && request.registration != 0 {
+        return Err(FieldError::new("cluster_id", "not set, but there is a registration"));
+    }
     let address = Channels::parse_address(&request.address)
         .map_err(|error| FieldError::new("address", error))?;
     Ok(Registration {
@@ -121,8 +147,8 @@ fn parse_registration(request: v1::RegisterRequest) -> Result<Registration, Fiel
         host: label("host", request.host)?,
         version: label("version", request.version)?,
         level: Level(request.level),
-        disks: parse_disks(request.disks)?
-            .into_iter()
+        disks: disks
+            .iter()
             .filter(|disk| disk.state.is_in_service())
             .map(|disk| disk.disk)
             .collect(),
@@ -147,22 +173,30 @@ async fn listen(
     // A stream silent for that long is useless.
     let silence_max = Duration::from_millis(core.settings.suspect_after_ms);
     let mut opened: Option<Opened> = None;
+    let mut result = Ok(());
     while let Ok(Some(Ok(report))) = timeout(silence_max, reports.next()).await {
         let sequence = report.sequence;
-        let order = match take(core, caller, &mut opened, report).await? {
-            Some(order) => order,
-            None => v1::HeartbeatOrder {
+        let order = match take(core, caller, &mut opened, report).await {
+            Ok(Some(order)) => order,
+            Ok(None) => v1::HeartbeatOrder {
                 sequence,
                 must_register: true,
                 ..v1::HeartbeatOrder::default()
             },
+            Err(failure) => {
+                result = Err(failure);
+                break;
+            }
         };
         let is_last = order.must_register;
         if !matches!(timeout(silence_max, orders.send(Ok(order))).await, Ok(Ok(()))) || is_last {
             break;
         }
     }
-    Ok(())
+    if let Some(Opened { node, stream, .. }) = opened {
+        core.registry().close_stream(node, stream);
+    }
+    result
 }
 
 /// The node and process behind a heartbeat stream.

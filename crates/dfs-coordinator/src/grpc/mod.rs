@@ -10,6 +10,7 @@ mod gc;
 mod holder;
 mod membership;
 mod nodes;
+mod readmission;
 mod removal;
 mod scrub;
 mod upgrade;

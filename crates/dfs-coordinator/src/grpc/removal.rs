@@ -91,7 +91,8 @@ struct Empty;
 /// Requires that it is lost, and that everything it may hold is elsewhere.
 struct Expendable;
 
-fn refused(message: String) -> Failure {
+/// Returns the refusal of a change of nodes whose condition does not hold.
+pub(super) fn refused(message: String) -> Failure {
     Failure::new(ErrorCode::NotEmpty, message)
 }
 

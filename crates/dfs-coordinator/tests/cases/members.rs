@@ -49,18 +49,34 @@ async fn old_image_of_a_disk_is_refused() {
     assert_eq!(refused(node.register("secret").await), ErrorCode::WrongCluster);
 }
 
+/// Both have the registration in use.
 #[tokio::test]
-async fn only_one_of_two_cloned_disks_continues() {
+async fn copy_of_the_disks_of_a_live_node_does_not_cut_it_off() {
     let cluster = Cluster::start(1).await;
     let first = cluster.node(1).clone();
     let second = FakeDataNode::serve(1, &cluster.address(), &cluster.neighbours).await;
-    second.set_registration(first.registration());
-    second.register("secret").await.unwrap();
+    second.copy_disks_of(&first);
+    let message = second.register("secret").await.unwrap_err();
+    assert!(message.message().contains(&first.address), "{message}");
+    assert_eq!(refused(second.register("secret").await), ErrorCode::Busy);
+    let before = first.orders();
+    eventually("the first continues", || async { first.orders() > before + 3 }).await;
+    assert!(!first.must_register());
+    // A process that ends closes its stream: the next one need not wait.
+    first.silence();
+    eventually("the end of the first is noticed", || async {
+        second.register("secret").await.is_ok()
+    })
+    .await;
     second.beat().await;
-    // The first learns that its registration is over, and cannot get another.
-    eventually("the first must register", || async { first.must_register() }).await;
-    assert_eq!(refused(first.register("secret").await), ErrorCode::WrongCluster);
     assert!(!second.must_register());
+    let late = first.register("secret").await;
+    assert_eq!(refused(late), ErrorCode::Busy, "while the second lives");
+    second.silence();
+    eventually("the first has an older copy", || async {
+        refused(first.register("secret").await) == ErrorCode::WrongCluster
+    })
+    .await;
     let status = cluster.status().await;
     assert_eq!(status.nodes.len(), 1);
     assert_eq!(status.nodes[0].node.as_ref().unwrap().address, second.address);
@@ -107,7 +123,7 @@ async fn node_returns_under_another_address() {
     let before = cluster.node(1).clone();
     before.silence();
     let moved = FakeDataNode::serve(1, &cluster.address(), &cluster.neighbours).await;
-    moved.set_registration(before.registration());
+    moved.copy_disks_of(&before);
     moved.register("secret").await.unwrap();
     moved.beat().await;
     cluster.nodes.insert(NodeId(1), moved.clone());

@@ -11,6 +11,7 @@ mod life;
 mod members;
 mod rebalancing;
 mod reconciling;
+mod rejoining;
 mod relaying;
 mod repairing;
 mod several;

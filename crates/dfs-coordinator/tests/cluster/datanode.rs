@@ -180,6 +180,7 @@ impl FakeDataNode {
             zone: state.zone.clone(),
             disks,
             node_secret: self.secret(),
+            instance_id: self.instance,
             ..v1::RegisterRequest::default()
         }
     }
@@ -194,12 +195,26 @@ impl FakeDataNode {
         state.registration = answer.registration;
         state.key = SealKey::from_slice(&answer.node_key);
         state.order_key = SealKey::from_slice(&answer.order_key);
+        if answer.are_disks_returning {
+            (state.has_returning_disk, state.is_listed) = (true, false);
+        }
         Ok(answer)
     }
 
     /// Returns the secret, equal for all processes with the disks of one node.
     fn secret(&self) -> bytes::Bytes {
         bytes::Bytes::copy_from_slice(&Sha256::of(&self.id.to_bytes()).0)
+    }
+
+    /// Has a copy of the disks of `other`.
+    pub(crate) fn copy_disks_of(&self, other: &Self) {
+        let mut state = self.state.lock().unwrap();
+        let theirs = other.state.lock().unwrap();
+        state.cluster = theirs.cluster.clone();
+        state.incarnation = theirs.incarnation;
+        state.registration = theirs.registration;
+        state.replicas = theirs.replicas.clone();
+        state.next_stamp = theirs.next_stamp;
     }
 
     /// Poses as `other`, with its key.

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use dfs_coordinator::{Components, Error, Handle, Service, Settings, init};
 use dfs_metadata::Committer;
-use dfs_metadata::engine::Engine;
+use dfs_metadata::engine::{Commit, Engine, Outcome, Write};
 use dfs_metadata::memory::MemoryEngine;
 use dfs_metadata::namespace::{self, ClusterIdentity, Namespace};
 use dfs_proto::v1::admin_client::AdminClient;
@@ -117,6 +117,18 @@ pub(crate) fn components(engine: &Arc<dyn Engine>, clock: &Arc<ManualClock>) -> 
         clock: clock.clone(),
         random: Arc::new(SeededRandom::new(SEED.fetch_add(1, Ordering::Relaxed))),
     }
+}
+
+/// Returns a copy of a store, to which its metadata can be set back.
+pub(crate) async fn copy_of(engine: &dyn Engine) -> Arc<dyn Engine> {
+    let found = engine.snapshot().await.unwrap().range(b"", b"", usize::MAX).await.unwrap();
+    let copy = Arc::new(MemoryEngine::new());
+    for (key, found) in found {
+        let commit = Commit { writes: vec![Write::Put(key, found.value)], ..Commit::default() };
+        let outcome = copy.commit_batch(vec![commit]).await.unwrap();
+        assert!(matches!(outcome[..], [Outcome::Committed(_)]));
+    }
+    copy
 }
 
 impl Cluster {

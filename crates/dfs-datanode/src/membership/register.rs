@@ -47,7 +47,13 @@ pub(super) async fn run(node: &Node, address: &str) -> Result<Membership, Member
         return Err(MembershipError::Refused(node.too_old(level)));
     }
     let Membership { cluster, incarnation, registration: number, .. } = membership;
-    node.store.store_registration(Registration { cluster, incarnation, number }).await?;
+    let stored = Registration { cluster, incarnation, number };
+    if answer.are_disks_returning {
+        tracing::warn!(node = %node.id, "the cluster has no current records of what the disks hold");
+        node.store.rejoin(stored).await?;
+    } else {
+        node.store.store_registration(stored).await?;
+    }
     node.store.raise_level(level).await?;
     tracing::info!(
         node = %node.id, %cluster, registration = %number,
@@ -73,6 +79,7 @@ fn request(node: &Node, known: Option<Registration>) -> v1::RegisterRequest {
         disks: super::heartbeat::disks(node),
         node_secret: bytes::Bytes::copy_from_slice(node.store.identity().secret.expose()),
         start: node.store.identity().start,
+        instance_id: node.instance,
     }
 }
 

@@ -107,6 +107,17 @@ async fn k04_node_registers_again_when_a_missing_disk_comes_into_service() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn node_that_the_cluster_has_no_records_of_joins_with_its_disks_returning() {
+    let cluster = Cluster::start().await;
+    cluster.coordinator.lose_records();
+    let node = cluster.node(1, settings()).await;
+    let report = cluster.coordinator.last_report(NodeId(1)).unwrap();
+    assert_eq!(report.disks[0].state(), v1::DiskState::Returning);
+    assert!(report.is_full, "it takes no chunks");
+    assert_eq!(refused(node.prepare(meta(1)).await), ErrorCode::NoSpace);
+}
+
+#[tokio::test(start_paused = true)]
 async fn node_of_another_cluster_does_not_join() {
     let cluster = Cluster::start().await;
     let store = TestStore::new(NodeId(1));

@@ -37,6 +37,8 @@ struct State {
     reports: Vec<v1::HeartbeatReport>,
     settles_verdicts: bool,
     are_beats_rare: bool,
+    /// No record says what the disks of nodes hold that register from now on.
+    has_no_records: bool,
     /// Reports by receiving address.
     heard: BTreeMap<String, u64>,
     /// The current stream by coordinator, and the total number of streams.
@@ -103,6 +105,11 @@ impl FakeCoordinator {
     /// Lets nodes that register from now on send heartbeats rarely, for tests of long times.
     pub(crate) fn make_beats_rare(&self) {
         self.0.lock().unwrap().are_beats_rare = true;
+    }
+
+    /// Makes the disks of nodes that register from now on returning.
+    pub(crate) fn lose_records(&self) {
+        self.0.lock().unwrap().has_no_records = true;
     }
 
     /// Settles all verdicts from now on.
@@ -175,6 +182,7 @@ impl Membership for Door {
             heartbeat_interval_ms: if state.are_beats_rare { 30_000 } else { 100 },
             level: dfs_types::Level::NEWEST.0,
             state: v1::NodeState::Active.into(),
+            are_disks_returning: state.has_no_records,
         }))
     }
 

@@ -189,6 +189,10 @@ impl IdentityStore for TestStore {
         self.memory.store_registration(registration).await
     }
 
+    async fn rejoin(&self, registration: Registration) -> Result<(), StoreError> {
+        self.memory.rejoin(registration).await
+    }
+
     async fn raise_level(&self, level: dfs_types::Level) -> Result<(), StoreError> {
         self.memory.raise_level(level).await
     }

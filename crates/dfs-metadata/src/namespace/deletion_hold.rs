@@ -3,21 +3,19 @@
 //! Restored or migrated metadata has a new incarnation, and may not know files that datanodes
 //! hold. Nothing is deleted for such metadata until an administrator has acknowledged that what it
 //! does not name is garbage. The same applies to metadata that was set back in place, which shows
-//! when a datanode presents a registration that the metadata never issued.
+//! when a datanode presents a registration that the metadata never issued, and to any metadata once
+//! a datanode of the cluster joins that it does not know.
 //!
 //! Permission is read for every batch of deletions and never cached: another process may withdraw it
 //! at any time.
 
-use dfs_types::{Access, Incarnation, NodeId, Scope};
+use dfs_types::{Access, Incarnation, Scope};
 
 use super::transaction::{Attempt, Transaction};
 use super::{Namespace, TRIES};
 use crate::engine::Condition;
 use crate::records::setting::Gc;
 use crate::{Error, keys};
-
-/// Unknown nodes remembered at most.
-const UNKNOWN_NODES_MAX: usize = 64;
 
 /// Permission to delete, at one moment.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -114,21 +112,6 @@ impl Namespace {
                 return Err(Error::DeletionHeld(self.inner.identity.incarnation));
             }
             gc.batches = gc.batches.wrapping_add(1);
-            Ok(())
-        })
-        .await
-    }
-
-    /// Holds deletion, as a node that the metadata does not know belongs to its incarnation.
-    pub(super) async fn note_unknown_node(&self, node: NodeId) -> Result<(), Error> {
-        self.change_gc(None, |gc| {
-            let is_new = !gc.unknown_nodes.contains(&node);
-            if is_new && gc.unknown_nodes.len() < UNKNOWN_NODES_MAX {
-                gc.unknown_nodes.push(node);
-                gc.hold(format!(
-                    "datanode {node} has registered before, but is not in the metadata"
-                ));
-            }
             Ok(())
         })
         .await

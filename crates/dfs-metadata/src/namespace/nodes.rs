@@ -15,7 +15,7 @@ use crate::{Error, keys};
 pub struct Registration {
     /// Id on its disks, or a new one.
     pub node: NodeId,
-    /// Cluster on its disks; `None` on a new node.
+    /// Cluster on its disks; `None` on a new node, whose registration is 0.
     pub cluster: Option<ClusterIdentity>,
     /// Registration on its disks; 0 on a new node.
     pub registration: RegistrationNumber,
@@ -50,6 +50,8 @@ pub struct Registered {
     pub state: NodeState,
     /// The level that the cluster writes.
     pub level: Level,
+    /// Set if no record says what the disks hold: all of them are returning with this registration.
+    pub are_disks_returning: bool,
 }
 
 /// Version of a node's record; any change gives another one.
@@ -60,9 +62,12 @@ impl Namespace {
     /// Issues the next registration of a node, which counts from the first heartbeat that uses it
     /// ([`Self::confirm_registration`]). A new node becomes Active with `admit`, otherwise Joining.
     ///
-    /// Refuses removed nodes, disks of another cluster, old images, cloned disks, releases that do
-    /// not read the level the cluster needs, and nodes without the secret of their first
-    /// registration. Checking the join secret is up to the caller.
+    /// Refuses removed nodes, disks of another cluster, old images unless they were readmitted,
+    /// cloned disks, releases that do not read the level the cluster needs, and nodes without the
+    /// secret of their first registration. Checking the join secret is up to the caller.
+    ///
+    /// A node of the cluster that the metadata does not know was added in a commit that was lost. It
+    /// joins, and nothing is deleted until that is acknowledged.
     pub async fn register(
         &self,
         scope: &Scope,
@@ -83,13 +88,7 @@ impl Namespace {
             }
             let disks = known.as_ref().map(|known| known.disks.clone()).unwrap_or_default();
             let evidence = self.lost_commits(request, known.as_ref());
-            let node = match registered(request, known, admit) {
-                Err(error @ Error::UnknownNode(_)) if evidence.is_some() => {
-                    self.note_unknown_node(request.node).await?;
-                    return Err(error);
-                }
-                node => node?,
-            };
+            let node = registered(request, known, admit)?;
             if let Some(evidence) = evidence {
                 tracing::error!(evidence, "commits of the metadata were lost: nothing is deleted");
                 tx.hold_deletion(evidence).await?;
@@ -104,7 +103,44 @@ impl Namespace {
                     key: self.inner.keys.receipt(request.node, node.pending),
                     order_key: self.inner.keys.order(request.node, node.pending),
                     state: node.state,
+                    are_disks_returning: node.rejoins_with == Some(request.registration),
                 });
+            }
+        }
+        Err(Error::Conflict { what: "the registration of a node", tries: TRIES })
+    }
+
+    /// Lets a node join with old images of its disks, which have registration `found`. The disks are
+    /// returning then. The permission ends when the node uses a registration, be it with these disks
+    /// or with the ones that have the newer registration. Returns the node.
+    ///
+    /// Making sure that no process uses the newer disks is up to the caller.
+    pub async fn readmit(
+        &self,
+        scope: &Scope,
+        node: NodeId,
+        found: RegistrationNumber,
+    ) -> Result<Node, Error> {
+        scope.require(Access::Admin)?;
+        for tries in 0..TRIES {
+            self.pause_before(tries).await;
+            let mut tx = self.begin().await?;
+            let mut known = tx.member(node).await?;
+            if found >= known.confirmed {
+                let in_use = known.confirmed;
+                let what = format!(
+                    "registration {found} of node {node} is not older than the one in use, \
+                     {in_use}: the node needs no permission to join"
+                );
+                return Err(Error::Invalid { what });
+            }
+            if known.rejoins_with == Some(found) {
+                return Ok(known);
+            }
+            known.rejoins_with = Some(found);
+            tx.put(keys::node(node), &known);
+            if let Attempt::Committed(_) = self.commit(tx).await? {
+                return Ok(known);
             }
         }
         Err(Error::Conflict { what: "the registration of a node", tries: TRIES })
@@ -129,7 +165,9 @@ impl Namespace {
                 return Err(Error::NodeRemoved(node));
             }
             let is_in_use = number == known.confirmed && number != RegistrationNumber(0);
-            if is_in_use && !known.is_leaving && !known.is_given_up {
+            let is_expected =
+                !known.is_leaving && !known.is_given_up && known.rejoins_with.is_none();
+            if is_in_use && is_expected {
                 return Ok(known);
             }
             if !is_in_use && (number != known.pending || number <= known.confirmed) {
@@ -139,6 +177,7 @@ impl Namespace {
             // The node is back: a pending removal must scan again.
             known.is_leaving = false;
             known.is_given_up = false;
+            known.rejoins_with = None;
             tx.put(key, &known);
             if let Attempt::Committed(_) = self.commit(tx).await? {
                 return Ok(known);
@@ -170,14 +209,18 @@ impl Namespace {
         all(&self.begin().await?).await
     }
 
-    /// Returns why the disks of a node prove that commits of this incarnation were lost, if they do:
-    /// they have a registration that the metadata never issued. Files that were written since may be
-    /// lost in the same way.
+    /// Returns why the disks of a node prove that commits were lost, if they do: they have a
+    /// registration that the metadata never issued. Files that were written since may be lost in the
+    /// same way. What an earlier incarnation issued to a known node proves nothing new.
     fn lost_commits(&self, request: &Registration, known: Option<&Node>) -> Option<String> {
-        let is_ours = |theirs: ClusterIdentity| theirs == self.inner.identity;
-        request.cluster.filter(|theirs| is_ours(*theirs))?;
-        let issued = known.map_or(RegistrationNumber(0), |it| it.pending.max(it.confirmed));
         let (node, found) = (request.node, request.registration);
+        let Some(known) = known else {
+            return (found > RegistrationNumber(0)).then(|| {
+                format!("datanode {node} has registered before, but is not in the metadata")
+            });
+        };
+        request.cluster.filter(|theirs| *theirs == self.inner.identity)?;
+        let issued = known.pending.max(known.confirmed);
         (found > issued).then(|| {
             format!("datanode {node} has registration {found}, but only {issued} was issued")
         })
@@ -206,18 +249,20 @@ impl Namespace {
 /// request may have been lost, a full disk may have stopped the node between two disks, or commits
 /// were lost. The new number is above all that were ever issued or written, and above the high part
 /// of the stamps and verdict numbers that the node draws, which it replaces.
+///
+/// A node that rejoins may have deleted, or written, what records do not say, so its disks are
+/// returning. That they are is durable on them before the first heartbeat, which ends it here.
 fn registered(request: &Registration, known: Option<Node>, admit: bool) -> Result<Node, Error> {
     let none = RegistrationNumber(0);
     let (id, found) = (request.node, request.registration);
     let secret = request.secret.digest();
-    let (confirmed, last, state, maintenance_until) = match known {
-        None if found != none => return Err(Error::UnknownNode(id)),
-        None => (none, none, NodeState::Joining, None),
+    let (confirmed, last, state, maintenance_until, rejoins_with) = match known {
+        None => (none, found, NodeState::Joining, None, (found != none).then_some(found)),
         Some(known) if known.state == NodeState::Removed => return Err(Error::NodeRemoved(id)),
         Some(known) if known.secret != secret => return Err(Error::WrongNodeSecret(id)),
-        Some(known) if found >= known.confirmed => {
+        Some(known) if found >= known.confirmed || known.rejoins_with == Some(found) => {
             let last = known.pending.max(known.confirmed).max(found);
-            (known.confirmed, last, known.state, known.maintenance_until)
+            (known.confirmed, last, known.state, known.maintenance_until, known.rejoins_with)
         }
         Some(known) => {
             let expected = known.confirmed.0;
@@ -239,6 +284,7 @@ fn registered(request: &Registration, known: Option<Node>, admit: bool) -> Resul
         maintenance_until,
         is_leaving: false,
         is_given_up: false,
+        rejoins_with,
     })
 }
 

@@ -36,6 +36,10 @@ pub struct Node {
     /// Set while an administrator does not expect it back: it is lost, and its replicas are rebuilt
     /// however many other nodes are lost.
     pub is_given_up: bool,
+    /// With this registration on its disks it joins although it is not the one in use, or none was
+    /// known: the disks are returning then, as no record says what they hold. `None` once a
+    /// registration is used.
+    pub rejoins_with: Option<RegistrationNumber>,
 }
 
 /// A disk of a node.
@@ -111,6 +115,7 @@ const MAINTENANCE_UNTIL: Field = Field::new(2);
 const IS_LEAVING: Field = Field::new(3);
 const LEVEL: Field = Field::new(4);
 const IS_GIVEN_UP: Field = Field::new(5);
+const REJOINS_WITH: Field = Field::new(6);
 
 impl Node {
     /// Longest maintenance, unless it is renewed.
@@ -168,7 +173,7 @@ impl Node {
 
 impl Record for Node {
     const OPTIONAL: &'static [Field] =
-        &[ZONE, HOST, MAINTENANCE_UNTIL, IS_LEAVING, LEVEL, IS_GIVEN_UP];
+        &[ZONE, HOST, MAINTENANCE_UNTIL, IS_LEAVING, LEVEL, IS_GIVEN_UP, REJOINS_WITH];
 
     fn write(&self, out: &mut Writer) {
         out.optional(|fields| {
@@ -181,6 +186,10 @@ impl Record for Node {
             let Level(level) = self.level;
             fields.put(LEVEL, self.level != Level::FIRST, |out| out.number(u64::from(level)));
             fields.flag(IS_GIVEN_UP, self.is_given_up);
+            let rejoins = self.rejoins_with;
+            fields.put(REJOINS_WITH, rejoins.is_some(), |out| {
+                out.number(rejoins.unwrap_or_default().0);
+            });
         });
         out.bytes(self.address.as_bytes());
         out.bytes(self.version.as_bytes());
@@ -207,6 +216,9 @@ impl Record for Node {
             is_leaving: optional.flag(IS_LEAVING),
             level: optional.read(input, LEVEL, Reader::u32)?.map_or(Level::FIRST, Level),
             is_given_up: optional.flag(IS_GIVEN_UP),
+            rejoins_with: optional
+                .read(input, REJOINS_WITH, Reader::number)?
+                .map(RegistrationNumber),
             address: input.text()?,
             version: input.text()?,
             disks: input.list(|input| {

@@ -1,8 +1,8 @@
 //! Settings and counters of the cluster: `s/`.
 
 use dfs_types::{
-    ChunkId, ClientId, ClusterId, ClusterKeys, DiskNumber, Incarnation, InodeId, NodeId,
-    Replication, SealKey,
+    ChunkId, ClientId, ClusterId, ClusterKeys, DiskNumber, Incarnation, InodeId, Replication,
+    SealKey,
 };
 
 use crate::codec::{Reader, Record, Writer};
@@ -29,9 +29,6 @@ pub(crate) struct Gc {
     pub(crate) holds: u64,
     /// Why it is on hold; empty unless it is.
     pub(crate) reason: String,
-    /// Nodes that are not in the metadata although they belong to its incarnation, the first of them
-    /// that were seen. They give no further reason.
-    pub(crate) unknown_nodes: Vec<NodeId>,
 }
 
 /// `s/client-floor`.
@@ -105,12 +102,11 @@ impl Record for Floor {
 
 impl Record for Gc {
     fn write(&self, out: &mut Writer) {
-        let Self { acknowledged, batches, holds, reason, unknown_nodes } = self;
+        let Self { acknowledged, batches, holds, reason } = self;
         out.number(acknowledged.0);
         out.number(*batches);
         out.number(*holds);
         out.bytes(reason.as_bytes());
-        out.list(unknown_nodes, |out, node| out.fixed(&node.to_bytes()));
     }
 
     fn read(input: &mut Reader<'_>) -> Option<Self> {
@@ -119,7 +115,6 @@ impl Record for Gc {
             batches: input.number()?,
             holds: input.number()?,
             reason: input.text()?,
-            unknown_nodes: input.list(|input| input.wide().map(NodeId))?,
         })
     }
 }

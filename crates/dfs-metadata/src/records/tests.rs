@@ -5,9 +5,9 @@ use std::time::Duration;
 use bytes::Bytes;
 use dfs_types::{
     Attributes, Change, ChunkId, ChunkSeal, ClusterId, ClusterKeys, CoordinatorId, Crc32c, DiskId,
-    DiskNumber, FileKind, FileTime, Generation, Incarnation, InodeId, Level, Name, NodeId,
-    NodeState, Part, Redundancy, RegistrationNumber, Replication, Revision, SealKey, Sha256, Stamp,
-    Timestamp, XattrName,
+    DiskNumber, FileKind, FileTime, Generation, Incarnation, InodeId, Level, Name, NodeState, Part,
+    Redundancy, RegistrationNumber, Replication, Revision, SealKey, Sha256, Stamp, Timestamp,
+    XattrName,
 };
 use proptest::collection::vec;
 use proptest::option;
@@ -190,10 +190,9 @@ stored! {
         .prop_map(|(wanted, blocked_by)| Upgrade { wanted, blocked_by });
     coordinators: Coordinators = vec(coordinator(), 0..3).prop_map(Coordinators);
     coordinator_entries: Coordinator = coordinator();
-    gc: Gc = (number(), number(), number(), ".*", vec(any::<u128>().prop_map(NodeId), 0..3))
-        .prop_map(|(acknowledged, batches, holds, reason, unknown_nodes)| {
-            Gc { acknowledged: Incarnation(acknowledged), batches, holds, reason, unknown_nodes }
-        });
+    gc: Gc = (number(), number(), number(), ".*").prop_map(|(acknowledged, batches, holds, reason)| {
+        Gc { acknowledged: Incarnation(acknowledged), batches, holds, reason }
+    });
     unneeded: Unneeded = (time(), number()).prop_map(|(since, bytes)| Unneeded { since, bytes });
     floor: Floor = any::<u128>().prop_map(|id| Floor(ChunkId(id)));
     next_inode: NextInode = inode_id().prop_map(NextInode);
@@ -405,7 +404,7 @@ fn node() -> impl Strategy<Value = Node> {
         Just(NodeState::Removed),
     ];
     let texts = [".*", ".*", ".*", ".*"];
-    let desired = (states, option::of(time()), any::<[bool; 2]>(), level());
+    let desired = (states, option::of(time()), any::<[bool; 2]>(), level(), option::of(number()));
     let disks = (vec(disk(), 0..4), any::<[u8; 32]>());
     (texts, disks, number(), number(), desired).prop_map(
         |([address, zone, host, version], (disks, secret), confirmed, pending, desired)| Node {
@@ -422,6 +421,7 @@ fn node() -> impl Strategy<Value = Node> {
             maintenance_until: desired.1,
             is_leaving: desired.2[0],
             is_given_up: desired.2[1],
+            rejoins_with: desired.4.map(RegistrationNumber),
         },
     )
 }
@@ -592,5 +592,6 @@ fn a_node() -> Node {
         maintenance_until: None,
         is_leaving: false,
         is_given_up: false,
+        rejoins_with: None,
     }
 }

@@ -4330,6 +4330,10 @@ pub struct RegisterRequest {
     /// disks is drawn again.
     #[prost(uint64, tag = "13")]
     pub start: u64,
+    /// Random number chosen by the process at its start, as in its heartbeats. BUSY while another
+    /// process sends heartbeats for this node.
+    #[prost(fixed64, tag = "14")]
+    pub instance_id: u64,
 }
 /// A disk of a node.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -4435,6 +4439,10 @@ pub struct RegisterResponse {
     /// written.
     #[prost(uint32, tag = "8")]
     pub level: u32,
+    /// No record says what the disks hold: all of them are returning with this registration, durably
+    /// and before the first heartbeat.
+    #[prost(bool, tag = "9")]
+    pub are_disks_returning: bool,
 }
 /// State of a node.
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -5417,6 +5425,48 @@ pub struct GiveUpRequest {
 /// The node is not expected back.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct GiveUpResponse {}
+/// Lets a node join with older copies of its disks.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ReadmitRequest {
+    /// The cluster of the call; 16 bytes.
+    #[prost(bytes = "bytes", tag = "1")]
+    pub cluster_id: ::prost::bytes::Bytes,
+    /// The node; 16 bytes.
+    #[prost(bytes = "bytes", tag = "2")]
+    pub node_id: ::prost::bytes::Bytes,
+    /// Returns the process that asks to join, without changing anything.
+    #[prost(bool, tag = "3")]
+    pub is_dry_run: bool,
+    /// Registration on the disks that may join, as a dry run returned it.
+    #[prost(uint64, tag = "4")]
+    pub registration: u64,
+}
+/// The process that asks to join.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct ReadmitResponse {
+    /// Its address, host:port.
+    #[prost(string, tag = "1")]
+    pub address: ::prost::alloc::string::String,
+    /// Name of its machine; may be empty.
+    #[prost(string, tag = "2")]
+    pub host: ::prost::alloc::string::String,
+    /// Registration on its disks.
+    #[prost(uint64, tag = "3")]
+    pub registration: u64,
+    /// The newer registration, which is in use.
+    #[prost(uint64, tag = "4")]
+    pub registration_in_use: u64,
+    /// Milliseconds since the last heartbeat under the newer one; not set if this coordinator never got
+    /// one.
+    #[prost(uint64, optional, tag = "5")]
+    pub last_heard_ms: ::core::option::Option<u64>,
+    /// Its disks.
+    #[prost(message, repeated, tag = "6")]
+    pub disks: ::prost::alloc::vec::Vec<Disk>,
+    /// Disks of the node that are not among them, 16 bytes each.
+    #[prost(bytes = "bytes", repeated, tag = "7")]
+    pub absent_disks: ::prost::alloc::vec::Vec<::prost::bytes::Bytes>,
+}
 /// Removes an empty node.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct DeregisterRequest {
@@ -6018,6 +6068,29 @@ pub mod admin_client {
             req.extensions_mut().insert(GrpcMethod::new("dfs.v1.Admin", "GiveUp"));
             self.inner.unary(req, path, codec).await
         }
+        /// Lets a node join with older copies of its disks, unless a process uses the newer ones. Its disks
+        /// are returning then. The permission ends when either of them joins. Idempotent.
+        pub async fn readmit(
+            &mut self,
+            request: impl tonic::IntoRequest<super::ReadmitRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::ReadmitResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static("/dfs.v1.Admin/Readmit");
+            let mut req = request.into_request();
+            req.extensions_mut().insert(GrpcMethod::new("dfs.v1.Admin", "Readmit"));
+            self.inner.unary(req, path, codec).await
+        }
         /// Removes a node that holds nothing from the cluster for good. Idempotent.
         pub async fn deregister(
             &mut self,
@@ -6314,6 +6387,12 @@ pub mod admin_server {
             &self,
             request: tonic::Request<super::GiveUpRequest>,
         ) -> std::result::Result<tonic::Response<super::GiveUpResponse>, tonic::Status>;
+        /// Lets a node join with older copies of its disks, unless a process uses the newer ones. Its disks
+        /// are returning then. The permission ends when either of them joins. Idempotent.
+        async fn readmit(
+            &self,
+            request: tonic::Request<super::ReadmitRequest>,
+        ) -> std::result::Result<tonic::Response<super::ReadmitResponse>, tonic::Status>;
         /// Removes a node that holds nothing from the cluster for good. Idempotent.
         async fn deregister(
             &self,
@@ -6882,6 +6961,49 @@ pub mod admin_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = GiveUpSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/dfs.v1.Admin/Readmit" => {
+                    #[allow(non_camel_case_types)]
+                    struct ReadmitSvc<T: Admin>(pub Arc<T>);
+                    impl<T: Admin> tonic::server::UnaryService<super::ReadmitRequest>
+                    for ReadmitSvc<T> {
+                        type Response = super::ReadmitResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::ReadmitRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Admin>::readmit(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = ReadmitSvc(inner);
                         let codec = tonic_prost::ProstCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(

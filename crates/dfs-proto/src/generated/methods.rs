@@ -85,6 +85,8 @@ pub enum Method {
     RetireDisk,
     /// `/dfs.v1.Admin/GiveUp`
     GiveUp,
+    /// `/dfs.v1.Admin/Readmit`
+    Readmit,
     /// `/dfs.v1.Admin/Deregister`
     Deregister,
     /// `/dfs.v1.Admin/Forget`
@@ -155,6 +157,7 @@ impl Method {
         Self::Undrain,
         Self::RetireDisk,
         Self::GiveUp,
+        Self::Readmit,
         Self::Deregister,
         Self::Forget,
         Self::Workers,
@@ -213,6 +216,7 @@ impl Method {
             Self::Undrain => "Undrain",
             Self::RetireDisk => "RetireDisk",
             Self::GiveUp => "GiveUp",
+            Self::Readmit => "Readmit",
             Self::Deregister => "Deregister",
             Self::Forget => "Forget",
             Self::Workers => "Workers",
@@ -272,6 +276,7 @@ impl Method {
             Self::Undrain => "/dfs.v1.Admin/Undrain",
             Self::RetireDisk => "/dfs.v1.Admin/RetireDisk",
             Self::GiveUp => "/dfs.v1.Admin/GiveUp",
+            Self::Readmit => "/dfs.v1.Admin/Readmit",
             Self::Deregister => "/dfs.v1.Admin/Deregister",
             Self::Forget => "/dfs.v1.Admin/Forget",
             Self::Workers => "/dfs.v1.Admin/Workers",
@@ -331,6 +336,7 @@ impl Method {
             "/dfs.v1.Admin/Undrain" => Self::Undrain,
             "/dfs.v1.Admin/RetireDisk" => Self::RetireDisk,
             "/dfs.v1.Admin/GiveUp" => Self::GiveUp,
+            "/dfs.v1.Admin/Readmit" => Self::Readmit,
             "/dfs.v1.Admin/Deregister" => Self::Deregister,
             "/dfs.v1.Admin/Forget" => Self::Forget,
             "/dfs.v1.Admin/Workers" => Self::Workers,

@@ -59,6 +59,7 @@ pub const fn rule(method: Method) -> Rule {
         | Method::Undrain
         | Method::RetireDisk
         | Method::GiveUp
+        | Method::Readmit
         | Method::Deregister
         | Method::Forget
         | Method::SetWorker

@@ -126,6 +126,13 @@ impl admin_server::Admin for Service {
         Err(Status::unimplemented("GiveUp"))
     }
 
+    async fn readmit(
+        &self,
+        _request: Request<v1::ReadmitRequest>,
+    ) -> Result<Response<v1::ReadmitResponse>, Status> {
+        Err(Status::unimplemented("Readmit"))
+    }
+
     async fn deregister(
         &self,
         _request: Request<v1::DeregisterRequest>,

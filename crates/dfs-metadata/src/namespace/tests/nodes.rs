@@ -72,8 +72,6 @@ async fn old_images_and_cloned_disks_are_refused() {
         let refused = namespace.register(Scope::internal(), &registration(NEW, old), true).await;
         assert!(matches!(refused, Err(Error::OldImage { .. })), "{old}: {refused:?}");
     }
-    let unknown = namespace.register(Scope::internal(), &registration(NodeId(51), 3), true).await;
-    assert_eq!(code(unknown), ErrorCode::NotFound);
 }
 
 /// F3: two registrations in flight; the reply to the second is lost.
@@ -219,17 +217,88 @@ async fn disks_of_an_earlier_incarnation_prove_nothing_new() {
     assert_eq!(hold(&fixture).await, None);
 }
 
+/// Commits were lost, among them the one that added the node.
 #[tokio::test]
-async fn unknown_node_of_this_incarnation_holds_deletion_once() {
+async fn unknown_node_of_the_cluster_joins_and_holds_deletion() {
     let fixture = Fixture::new().await;
     let (namespace, scope) = (&fixture.namespace, Scope::internal());
-    let incarnation = namespace.identity().incarnation;
-    for (node, is_new) in [(NodeId(51), true), (NodeId(51), false), (NodeId(52), true)] {
-        let refused = namespace.register(scope, &returning(&fixture, node, 3), true).await;
-        assert_eq!(code(refused), ErrorCode::NotFound);
-        let found = hold(&fixture).await;
-        assert_eq!(found.is_some(), is_new, "{node}: {found:?}");
-        let number = found.map_or(0, |found| found.number);
-        namespace.acknowledge_gc(scope, incarnation, number).await.unwrap();
+    let known = namespace.nodes(scope).await.unwrap().nodes;
+    let known = known.iter().flat_map(|(_, node)| &node.disks).map(|disk| disk.number).max();
+    let identity = namespace.identity();
+    let earlier = ClusterIdentity { incarnation: dfs_types::Incarnation(0), ..identity };
+    for (node, theirs) in [(NodeId(51), identity), (NodeId(52), earlier)] {
+        let unknown = Registration { cluster: Some(theirs), start: 7, ..registration(node, 5) };
+        // The reply to the first request is lost.
+        let first = namespace.register(scope, &unknown, true).await.unwrap();
+        let second = namespace.register(scope, &unknown, true).await.unwrap();
+        assert!(first.are_disks_returning && second.are_disks_returning);
+        assert_eq!((first.number.0, second.number.0), (8, 9), "above all that its disks know");
+        let found = hold(&fixture).await.unwrap();
+        assert!(found.reason.contains(&node.to_string()), "{}", found.reason);
+        assert!(!namespace.may_delete().await.unwrap());
+        let stored = namespace.confirm_registration(scope, node, second.number).await.unwrap();
+        assert_eq!((stored.state, stored.rejoins_with), (NodeState::Active, None));
+        assert!(Some(stored.disks[0].number) > known, "a number that no record names");
+        // What its disks hold is acknowledged once.
+        namespace.acknowledge_gc(scope, identity.incarnation, found.number).await.unwrap();
+        let again = Registration { cluster: Some(identity), ..registration(node, 9) };
+        assert!(!namespace.register(scope, &again, true).await.unwrap().are_disks_returning);
+        assert_eq!(hold(&fixture).await, None);
     }
+}
+
+/// Returns a node whose disks have the newest registration, and the number of an older one.
+async fn with_old_image(fixture: &Fixture) -> (u64, u64) {
+    let (namespace, scope) = (&fixture.namespace, Scope::internal());
+    let mut numbers = vec![0];
+    for _ in 0..2 {
+        let last = numbers[numbers.len() - 1];
+        let next = namespace.register(scope, &returning(fixture, NEW, last), true).await.unwrap();
+        namespace.confirm_registration(scope, NEW, next.number).await.unwrap();
+        numbers.push(next.number.0);
+    }
+    (numbers[1], numbers[2])
+}
+
+#[tokio::test]
+async fn readmitted_old_image_joins_with_its_disks_returning() {
+    let fixture = Fixture::new().await;
+    let (namespace, scope) = (&fixture.namespace, Scope::internal());
+    let (old, newest) = with_old_image(&fixture).await;
+    let needless = namespace.readmit(scope, NEW, RegistrationNumber(newest)).await;
+    assert_eq!(code(needless), ErrorCode::InvalidArgument);
+    let refused = namespace.register(scope, &returning(&fixture, NEW, old), true).await;
+    let message = refused.unwrap_err().to_string();
+    assert!(message.contains(&format!("dfs node readmit {NEW}")), "{message}");
+    namespace.readmit(scope, NEW, RegistrationNumber(old)).await.unwrap();
+    let other = namespace.register(scope, &returning(&fixture, NEW, old - 1), true).await;
+    assert!(matches!(other, Err(Error::OldImage { .. })), "{other:?}");
+    let joined = namespace.register(scope, &returning(&fixture, NEW, old), true).await.unwrap();
+    assert!(joined.are_disks_returning && joined.number.0 > newest);
+    namespace.confirm_registration(scope, NEW, joined.number).await.unwrap();
+    for late in [old, newest] {
+        let refused = namespace.register(scope, &returning(&fixture, NEW, late), true).await;
+        assert!(matches!(refused, Err(Error::OldImage { .. })), "{late}: {refused:?}");
+    }
+    assert_eq!(hold(&fixture).await, None, "no commit was lost");
+}
+
+#[tokio::test]
+async fn return_of_the_newest_disks_ends_a_readmission() {
+    let fixture = Fixture::new().await;
+    let (namespace, scope) = (&fixture.namespace, Scope::internal());
+    let (old, newest) = with_old_image(&fixture).await;
+    namespace.readmit(scope, NEW, RegistrationNumber(old)).await.unwrap();
+    // Its stream was only interrupted: it opens another one with the registration in use.
+    let node = namespace.confirm_registration(scope, NEW, RegistrationNumber(newest)).await;
+    assert_eq!(node.unwrap().rejoins_with, None);
+    let refused = namespace.register(scope, &returning(&fixture, NEW, old), true).await;
+    assert!(matches!(refused, Err(Error::OldImage { .. })), "{refused:?}");
+    // It registers, and the old image does so too before its first heartbeat.
+    namespace.readmit(scope, NEW, RegistrationNumber(old)).await.unwrap();
+    let own = namespace.register(scope, &returning(&fixture, NEW, newest), true).await.unwrap();
+    assert!(!own.are_disks_returning);
+    namespace.confirm_registration(scope, NEW, own.number).await.unwrap();
+    let refused = namespace.register(scope, &returning(&fixture, NEW, old), true).await;
+    assert!(matches!(refused, Err(Error::OldImage { .. })), "{refused:?}");
 }

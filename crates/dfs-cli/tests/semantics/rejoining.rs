@@ -1,0 +1,148 @@
+//! Datanodes that join again although the metadata has no current records of them.
+
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+use std::time::Duration;
+
+use dfs_testkit::process::{Cluster, Metadata, Settings, wait_until};
+use serde_json::Value;
+
+use super::{client, put, read, verified_replicas};
+use crate::support::{binary, exit_code, noise, stderr};
+
+const MINUTE: Duration = Duration::from_mins(1);
+
+/// Copies a directory, in place of another one.
+fn copy(from: &Path, to: &Path) {
+    drop(fs::remove_dir_all(to));
+    assert!(Command::new("cp").arg("-a").args([from, to]).status().unwrap().success());
+}
+
+/// Returns the status of the node at the address of a process.
+fn node_at(cluster: &Cluster, index: usize) -> Option<Value> {
+    let address = cluster.datanodes[index].address();
+    let status = cluster.status()?;
+    let mut nodes = status["nodes"].as_array()?.iter();
+    nodes.find(|node| node["address"] == address).cloned()
+}
+
+fn is_healthy(node: &Value) -> bool {
+    node["state"] == "active" && node["disks"][0]["state"] == "healthy"
+}
+
+/// D1, S30.
+#[tokio::test(flavor = "multi_thread")]
+async fn s30_node_restored_from_an_old_copy_of_its_disk_joins_once_it_is_readmitted() {
+    let mut cluster = Cluster::start(binary(), Settings::default());
+    let client = client(&cluster);
+    put(&client, "/early", noise(3_000_000, 1)).await.unwrap();
+    cluster.wait_for_full_replication(MINUTE);
+    let id = node_at(&cluster, 0).unwrap()["id"].as_str().unwrap().to_owned();
+    cluster.datanodes[0].terminate(MINUTE);
+    let (disk, image) = (cluster.disk(0), cluster.folder().join("image"));
+    copy(&disk, &image);
+    cluster.start_datanode(0);
+    cluster.wait_for_active(3);
+    put(&client, "/late", noise(3_000_000, 2)).await.unwrap();
+    cluster.wait_for_full_replication(MINUTE);
+    let newest = cluster.folder().join("newest");
+    cluster.datanodes[0].kill();
+    copy(&disk, &newest);
+    copy(&image, &disk);
+    cluster.start_datanode(0);
+    let command = format!("dfs node readmit {id}");
+    let is_refused = || cluster.datanodes[0].log().contains(&command);
+    assert!(wait_until(MINUTE, is_refused), "{}", cluster.datanodes[0].log());
+    // The plan, which nobody confirms.
+    let planned = || {
+        let planned = cluster.dfs(["node", "readmit", &id]);
+        exit_code(&planned) == 2 && stderr(&planned).contains("1 chunk")
+    };
+    assert!(wait_until(MINUTE, planned), "{}", stderr(&cluster.dfs(["node", "readmit", &id])));
+    assert_ne!(node_at(&cluster, 0).map(|node| is_healthy(&node)), Some(true));
+    cluster.dfs_ok(["node", "readmit", &id, "--yes"]);
+    let is_back = || node_at(&cluster, 0).is_some_and(|node| is_healthy(&node));
+    assert!(wait_until(MINUTE, is_back), "{:?}", cluster.status());
+    cluster.wait_for_full_replication(MINUTE);
+    for (file, seed) in [("/early", 1), ("/late", 2)] {
+        assert!(read(&client, file).await.unwrap() == noise(3_000_000, seed), "{file}");
+        assert_eq!(verified_replicas(&cluster, file), 3, "{file}");
+    }
+    // The newer disk is the older copy now.
+    let mut late = cluster.datanode_at(8, &newest);
+    cluster.start_server(&mut late);
+    let text = "another process";
+    assert!(wait_until(MINUTE, || late.log().contains(text)), "{}", late.log());
+    cluster.datanodes[0].kill();
+    assert!(wait_until(MINUTE, || late.log().contains(&command)), "{}", late.log());
+    late.kill();
+}
+
+/// S30.
+#[tokio::test(flavor = "multi_thread")]
+async fn s30_second_node_with_the_same_disk_image_stays_out_while_the_first_lives() {
+    let cluster = Cluster::start(binary(), Settings::default());
+    let client = client(&cluster);
+    put(&client, "/file", noise(1_000_000, 1)).await.unwrap();
+    cluster.wait_for_full_replication(MINUTE);
+    let first = node_at(&cluster, 0).unwrap();
+    let image = cluster.folder().join("image");
+    copy(&cluster.disk(0), &image);
+    let mut second = cluster.datanode_at(9, &image);
+    cluster.start_server(&mut second);
+    let text = "another process";
+    assert!(wait_until(MINUTE, || second.log().contains(text)), "{}", second.log());
+    let id = first["id"].as_str().unwrap();
+    let refused = cluster.dfs(["node", "readmit", id, "--yes"]);
+    assert_eq!(exit_code(&refused), 4, "{}", stderr(&refused));
+    assert!(stderr(&refused).contains("sends heartbeats"), "{}", stderr(&refused));
+    put(&client, "/another", noise(1_000_000, 2)).await.unwrap();
+    cluster.wait_for_full_replication(MINUTE);
+    let now = node_at(&cluster, 0).unwrap();
+    assert!(is_healthy(&now) && now["id"] == first["id"], "{now}");
+    second.kill();
+}
+
+/// S31: the metadata was set back to a state from before the node was added.
+#[tokio::test(flavor = "multi_thread")]
+async fn s31_node_that_restored_metadata_does_not_know_joins_and_nothing_is_deleted() {
+    let Settings { coordinator, .. } = Settings::default();
+    let coordinator = format!("{coordinator}orphan_age_ms: 0\n");
+    let init = vec!["--replication-factor=1".to_owned()];
+    let settings = Settings {
+        coordinator,
+        datanodes: 1,
+        init,
+        metadata: Metadata::Own,
+        ..Settings::default()
+    };
+    let mut cluster = Cluster::start(binary(), settings);
+    let client = client(&cluster);
+    put(&client, "/early", noise(100_000, 1)).await.unwrap();
+    cluster.coordinator.terminate(MINUTE);
+    let (metadata, backup) = (cluster.folder().join("metadata"), cluster.folder().join("backup"));
+    copy(&metadata, &backup);
+    cluster.start_coordinator();
+    cluster.add_datanode();
+    cluster.wait_for_active(2);
+    for file in 0..20 {
+        put(&client, &format!("/{file}"), noise(100_000, file)).await.unwrap();
+    }
+    let chunks = || node_at(&cluster, 1).and_then(|node| node["disks"][0]["chunks"].as_u64());
+    assert!(wait_until(MINUTE, || chunks() > Some(0)), "some of them are on the second node");
+    let held = chunks();
+    cluster.coordinator.terminate(MINUTE);
+    copy(&backup, &metadata);
+    cluster.start_coordinator();
+    let is_back = || node_at(&cluster, 1).is_some_and(|node| is_healthy(&node));
+    assert!(wait_until(MINUTE, is_back), "{:?}", cluster.status());
+    for _ in 0..3 {
+        let found: Value = serde_json::from_slice(&cluster.dfs(["fsck", "--json"]).stdout).unwrap();
+        assert_eq!(found["deleted_orphans"], 0, "{found}");
+    }
+    let chunks = || node_at(&cluster, 1).and_then(|node| node["disks"][0]["chunks"].as_u64());
+    assert_eq!(chunks(), held);
+    assert!(cluster.dfs_ok(["gc", "status"]).contains("is not in the metadata"));
+    assert!(read(&client, "/early").await.unwrap() == noise(100_000, 1));
+}
