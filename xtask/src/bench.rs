@@ -57,8 +57,9 @@ struct Row {
     own: Vec<f64>,
 }
 
-pub(crate) const USAGE: &str = "[metadata | against DFS_BINARY] (compares dfs with SeaweedFS or \
-                                another build of dfs, or the metadata engines; prints Markdown)";
+pub(crate) const USAGE: &str = "[metadata | start [CHUNKS] | against DFS_BINARY] (compares dfs \
+                                with SeaweedFS or another build of dfs, or the metadata engines, or \
+                                measures the start of a full disk; prints Markdown)";
 
 /// Runs all measurements and prints Markdown.
 pub(crate) fn run(root: &Path, arguments: &[String]) -> Result<()> {
@@ -72,7 +73,10 @@ pub(crate) fn run(root: &Path, arguments: &[String]) -> Result<()> {
                 Ok(Box::new(SeaweedFs::start(&weed, data)?))
             })
         }
-        [only] if only == "metadata" => metadata(root, &work),
+        [only] if only == "metadata" => example(root, &work, "dfs-engines", "metadata", &[]),
+        [first, chunks @ ..] if first == "start" && chunks.len() < 2 => {
+            example(root, &work, "dfs-chunkstore", "start", chunks)
+        }
         [against, binary] if against == "against" => {
             needs(&["fio"])?;
             let binary = fs::canonicalize(binary).with_context(|| format!("find {binary}"))?;
@@ -106,13 +110,17 @@ fn compare(
     Ok(())
 }
 
-/// Compares the metadata engines, with their data on one file system.
-fn metadata(root: &Path, work: &Path) -> Result<()> {
-    let mut command = crate::process::cargo(
-        root,
-        &["run", "--quiet", "--release", "--package=dfs-engines", "--example=metadata"],
-    );
-    let status = command.env("TMPDIR", work).status().context("run the example")?;
+/// Runs a measurement that is an example of a crate, with its data below `work`.
+fn example(
+    root: &Path,
+    work: &Path,
+    package: &str,
+    name: &str,
+    arguments: &[String],
+) -> Result<()> {
+    let run = ["run", "--quiet", "--release", "--package", package, "--example", name, "--"];
+    let mut command = crate::process::cargo(root, &run);
+    let status = command.args(arguments).env("TMPDIR", work).status().context("run the example")?;
     ensure!(status.success(), "the measurement failed");
     println!("\nmachine: {}", machine()?);
     Ok(())

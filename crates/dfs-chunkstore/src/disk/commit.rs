@@ -5,7 +5,7 @@
 //! run commits until the queue is empty, in a pool slot reserved for each disk. The queue is
 //! bounded by the bytes admitted to the disk.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -154,6 +154,7 @@ impl Disk {
             };
             self.commit_seals(seals);
             self.commit_marks(marks);
+            self.write_segment_indexes(&self.segments.take_full());
             self.refresh_space();
         }
     }
@@ -260,6 +261,10 @@ impl Disk {
     }
 
     fn write_marks(&self, marks: &[Mark]) -> Result<(), StoreError> {
+        let entries =
+            marks.iter().filter_map(|it| self.index.find(it.chunk, self.number, it.stamp));
+        let segments: BTreeSet<_> = entries.filter_map(|entry| entry.segment()).collect();
+        self.remove_segment_indexes(segments)?;
         let mut touched = BTreeMap::new();
         for Mark { chunk, stamp, state, .. } in marks {
             let Some(entry) = self.index.find(*chunk, self.number, *stamp) else { continue };
@@ -279,7 +284,8 @@ impl Disk {
     }
 
     /// Overwrites the head of a replica with a new state; to be called within a
-    /// [`head_turn`](Self::head_turn). The rest of the head is kept if it is
+    /// [`head_turn`](Self::head_turn), after [removing](Self::remove_segment_indexes) the index of
+    /// its segment. The rest of the head is kept if it is
     /// intact, otherwise rebuilt from the index.
     pub(super) fn write_mark(
         &self,
@@ -334,7 +340,7 @@ impl Disk {
         true
     }
 
-    /// Frees the space of a dead record. The next start repeats what fails here.
+    /// Frees the space of a dead record. The next start that reads its head repeats what fails here.
     pub(super) fn give_back(&self, entry: &Entry) {
         let Place::Record { segment, .. } = entry.place else { return };
         if self.segments.forget_replica(&*self.fs, &self.segments_path(), segment) {

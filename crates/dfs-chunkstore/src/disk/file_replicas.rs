@@ -48,6 +48,7 @@ impl Disk {
                 .map_err(|error| self.fault("opening a segment", error))
                 .and_then(|file| {
                     let _turn = self.head_turn();
+                    self.remove_segment_indexes([segment])?;
                     self.write_mark(&*file, chunk, old, State::Dead)?;
                     file.sync().map_err(|error| self.sync_fault("deleting a chunk", error))
                 })

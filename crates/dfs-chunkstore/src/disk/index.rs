@@ -1,12 +1,13 @@
 //! In-memory index of the chunks in the store.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::ops::Bound;
+use std::collections::BTreeSet;
+use std::ops::RangeInclusive;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use dfs_types::{ChunkId, Stamp};
 
 use super::record::{Binding, Head, Layout, State, meta_length};
+use super::replicas::Replicas;
 use crate::fs::PAGE;
 use crate::{ChunkSeal, StoreError};
 
@@ -19,7 +20,7 @@ pub(super) enum Place {
     Record { segment: u32, page: u32 },
 }
 
-/// A sealed replica. Kept small: there may be millions.
+/// A sealed replica.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Entry {
     pub(super) seal: ChunkSeal,
@@ -52,6 +53,14 @@ impl Entry {
         }
     }
 
+    /// Returns the segment that it is in, if any.
+    pub(super) fn segment(&self) -> Option<u32> {
+        match self.place {
+            Place::Record { segment, .. } => Some(segment),
+            Place::File => None,
+        }
+    }
+
     /// Returns the binding of its head; `salt` is that of its segment.
     pub(super) fn binding(&self, salt: u64) -> Binding {
         match self.place {
@@ -74,23 +83,37 @@ impl Entry {
     }
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Index {
     state: Mutex<Chunks>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Chunks {
-    /// Replicas by chunk and disk: a disk that was absent may come back with a replica of a chunk
-    /// that has been written to another one since.
-    sealed: BTreeMap<(ChunkId, u16), Entry>,
+    /// Replicas by disk: a disk that was absent may come back with a replica of a chunk that has
+    /// been written to another one since.
+    sealed: Vec<Replicas>,
     claimed: BTreeSet<(ChunkId, u16)>,
 }
+
+impl Chunks {
+    fn get(&self, chunk: ChunkId, disk: u16, stamp: Stamp) -> Option<Entry> {
+        let found = self.sealed[usize::from(disk)].get(chunk);
+        found.filter(|entry| entry.stamp == stamp)
+    }
+
+    fn replicas(&self, chunk: ChunkId) -> impl Iterator<Item = Entry> + use<'_> {
+        self.sealed.iter().filter_map(move |replicas| replicas.get(chunk))
+    }
+}
+
+/// Replicas that are visited without letting others in.
+const VISITED: usize = 1_000;
 
 /// The disk of a claim that is for all of them.
 const ANY_DISK: u16 = u16::MAX;
 
-fn all_of(chunk: ChunkId) -> std::ops::RangeInclusive<(ChunkId, u16)> {
+fn all_of(chunk: ChunkId) -> RangeInclusive<(ChunkId, u16)> {
     (chunk, 0)..=(chunk, ANY_DISK)
 }
 
@@ -108,6 +131,12 @@ impl Drop for Claim {
 }
 
 impl Index {
+    /// Creates an empty index of this many disks.
+    pub(super) fn new(disks: u16) -> Self {
+        let sealed = (0..disks).map(Replicas::new).collect();
+        Self { state: Mutex::new(Chunks { sealed, claimed: BTreeSet::new() }) }
+    }
+
     fn lock(&self) -> MutexGuard<'_, Chunks> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -120,7 +149,7 @@ impl Index {
         retires: impl Fn(u16) -> bool,
     ) -> Result<Claim, StoreError> {
         let mut chunks = self.lock();
-        let is_taken = chunks.sealed.range(all_of(chunk)).any(|((_, disk), _)| !retires(*disk))
+        let is_taken = chunks.replicas(chunk).any(|entry| !retires(entry.disk))
             || chunks.claimed.range(all_of(chunk)).next().is_some();
         if is_taken {
             return Err(StoreError::Exists(chunk));
@@ -138,7 +167,7 @@ impl Index {
     ) -> Result<Claim, StoreError> {
         let key = (chunk, entry.disk);
         let mut chunks = self.lock();
-        if chunks.sealed.get(&key).is_none_or(|found| found.stamp != entry.stamp) {
+        if chunks.get(chunk, entry.disk, entry.stamp).is_none() {
             return Err(StoreError::NotFound(chunk));
         }
         if !chunks.claimed.insert(key) {
@@ -164,7 +193,7 @@ impl Index {
         if chunks.claimed.contains(&key) {
             return Err(StoreError::Replacing(chunk));
         }
-        Ok(chunks.sealed.get(&key).filter(|found| found.stamp == stamp).copied())
+        Ok(chunks.get(chunk, disk, stamp))
     }
 
     /// Removes a replica from the index and claims its place, so that no other replica can take it
@@ -180,78 +209,96 @@ impl Index {
         if chunks.claimed.contains(&key) {
             return Err(StoreError::Replacing(chunk));
         }
-        if chunks.sealed.get(&key).is_none_or(|found| found.stamp != entry.stamp) {
+        if chunks.get(chunk, entry.disk, entry.stamp).is_none() {
             return Ok(None);
         }
         chunks.claimed.insert(key);
-        chunks.sealed.remove(&key);
+        chunks.sealed[usize::from(entry.disk)].remove(chunk);
         Ok(Some(Claim { index: Arc::clone(self), key }))
     }
 
     /// Returns the replicas of a chunk, one for each disk that has one.
     pub(super) fn replicas(&self, chunk: ChunkId) -> Vec<Entry> {
-        self.lock().sealed.range(all_of(chunk)).map(|(_, entry)| *entry).collect()
+        self.lock().replicas(chunk).collect()
     }
 
     /// Returns the replica on a disk with this stamp.
     pub(super) fn find(&self, chunk: ChunkId, disk: u16, stamp: Stamp) -> Option<Entry> {
-        let found = self.lock().sealed.get(&(chunk, disk)).copied();
-        found.filter(|entry| entry.stamp == stamp)
+        self.lock().get(chunk, disk, stamp)
     }
 
     /// Returns the replica that it replaces, if any.
     pub(super) fn insert(&self, chunk: ChunkId, entry: Entry) -> Option<Entry> {
-        self.lock().sealed.insert((chunk, entry.disk), entry)
+        self.lock().sealed[usize::from(entry.disk)].insert(chunk, &entry)
     }
 
     /// Adds a replica found on a disk. Returns the older one if there are two of a chunk.
     pub(super) fn adopt(&self, chunk: ChunkId, entry: Entry) -> Option<Entry> {
+        self.lock().sealed[usize::from(entry.disk)].adopt(chunk, entry)
+    }
+
+    /// Replaces everything on a disk.
+    pub(super) fn set_disk(&self, replicas: Replicas) {
         let mut chunks = self.lock();
-        match chunks.sealed.get(&(chunk, entry.disk)) {
-            Some(known) if known.stamp >= entry.stamp => Some(entry),
-            _ => chunks.sealed.insert((chunk, entry.disk), entry),
-        }
+        let disk = usize::from(replicas.disk());
+        chunks.sealed[disk] = replicas;
+    }
+
+    /// Removes everything on a disk.
+    pub(super) fn drop_disk(&self, disk: u16) {
+        self.set_disk(Replicas::new(disk));
     }
 
     /// Records a live or set-aside state. Returns false if there is no such replica.
     pub(super) fn mark(&self, chunk: ChunkId, disk: u16, stamp: Stamp, state: State) -> bool {
         let mut chunks = self.lock();
-        let entry = chunks.sealed.get_mut(&(chunk, disk)).filter(|entry| entry.stamp == stamp);
-        entry.map(|entry| entry.is_set_aside = state == State::SetAside).is_some()
+        let Some(mut entry) = chunks.get(chunk, disk, stamp) else { return false };
+        entry.is_set_aside = state == State::SetAside;
+        chunks.sealed[usize::from(disk)].insert(chunk, &entry);
+        true
     }
 
     /// Gives a replica another stamp. `None` if there is no such replica.
     pub(super) fn restamp(&self, chunk: ChunkId, old: &Entry, stamp: Stamp) -> Option<Entry> {
         let mut chunks = self.lock();
-        let entry = chunks.sealed.get_mut(&(chunk, old.disk))?;
-        if entry.stamp != old.stamp {
-            return None;
-        }
-        entry.stamp = stamp;
-        Some(*entry)
+        let entry = Entry { stamp, ..chunks.get(chunk, old.disk, old.stamp)? };
+        chunks.sealed[usize::from(old.disk)].insert(chunk, &entry);
+        Some(entry)
     }
 
     pub(super) fn remove(&self, chunk: ChunkId, disk: u16, stamp: Stamp) -> Option<Entry> {
         let mut chunks = self.lock();
-        chunks.sealed.get(&(chunk, disk)).filter(|entry| entry.stamp == stamp)?;
-        chunks.sealed.remove(&(chunk, disk))
+        chunks.get(chunk, disk, stamp)?;
+        chunks.sealed[usize::from(disk)].remove(chunk)
     }
 
-    /// Removes everything on a disk.
-    pub(super) fn drop_disk(&self, disk: u16) {
-        self.lock().sealed.retain(|(_, on), _| *on != disk);
+    /// Visits the replicas on a disk, in chunk order. Others may change in between.
+    pub(super) fn for_each_on(&self, disk: u16, mut visit: impl FnMut(ChunkId, &Entry)) {
+        let mut after = None;
+        loop {
+            let chunks = self.lock();
+            let before = after;
+            for (chunk, entry) in chunks.sealed[usize::from(disk)].after(before).take(VISITED) {
+                visit(chunk, &entry);
+                after = Some(chunk);
+            }
+            if after == before {
+                return;
+            }
+        }
     }
 
     /// Lists replicas in chunk order; all of a chunk together, so a few more than `limit`.
     pub(super) fn list(&self, after: Option<ChunkId>, limit: usize) -> Vec<(ChunkId, Entry)> {
-        let start = after.map_or(Bound::Unbounded, |after| Bound::Excluded((after, ANY_DISK)));
         let chunks = self.lock();
-        let mut found: Vec<(ChunkId, Entry)> = Vec::new();
-        for ((chunk, _), entry) in chunks.sealed.range((start, Bound::Unbounded)) {
-            if found.len() >= limit && found.last().is_none_or(|(last, _)| last != chunk) {
-                break;
-            }
-            found.push((*chunk, *entry));
+        let mut disks: Vec<_> = chunks.sealed.iter().map(|it| it.after(after).peekable()).collect();
+        let mut found = Vec::new();
+        while found.len() < limit {
+            let next = disks.iter_mut().filter_map(|disk| Some(disk.peek()?.0)).min();
+            let Some(next) = next else { break };
+            let of_next =
+                disks.iter_mut().filter_map(|disk| disk.next_if(|(chunk, _)| *chunk == next));
+            found.extend(of_next);
         }
         found
     }
@@ -278,7 +325,7 @@ mod tests {
 
     #[test]
     fn k08_replica_that_is_being_replaced_or_removed_is_not_absent() {
-        let index = Arc::new(Index::default());
+        let index = Arc::new(Index::new(1));
         index.insert(CHUNK, entry(1));
         let is_busy = || {
             let take = index.take(CHUNK, &entry(1));

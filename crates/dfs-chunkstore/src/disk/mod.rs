@@ -6,6 +6,7 @@
 //! <directory>/dfs-scrub               how far its scrub is
 //! <directory>/chunks/<xx>/<id>.v1     a large chunk: data, path and block checksums, head
 //! <directory>/segments/<n>-<salt>.v1  many small chunks: head, path and block checksums, data
+//! <directory>/segments/<n>-<salt>.idx what the heads of a closed segment say
 //! ```
 //!
 //! Locations are kept only in memory and found again at each start; the location of a chunk
@@ -14,11 +15,12 @@
 //!
 //! | question | module |
 //! |---|---|
-//! | whose disks are these, what is on them | [`open`], [`agreement`], [`identity_file`], [`identities`], [`scan`] |
+//! | whose disks are these | [`open`], [`agreement`], [`identity_file`], [`identities`] |
+//! | what is on them | [`recover`], [`scan`], [`segment_index`] |
 //! | what does a replica look like | [`record`], [`segments`] |
 //! | how does a chunk get there, and away | [`writer`], [`unsealed_file`] and [`file_replicas`] when large, [`commit`] when small |
 //! | how is a replica of unknown origin made durable | [`restamp`] |
-//! | what is there, and is there room | [`index`], [`space`] |
+//! | what is there, and is there room | [`index`], [`replicas`], [`space`] |
 //! | one disk | [`volume`] |
 //! | when it is out of service, slow or hung | [`failure`], [`watchdog`], [`reopen`] |
 //! | what tells replicas apart | [`stamps`] |
@@ -37,10 +39,13 @@ mod open;
 mod read;
 mod recent;
 mod record;
+mod recover;
 mod reopen;
+mod replicas;
 mod restamp;
 mod scan;
 mod scrub_file;
+mod segment_index;
 mod segments;
 mod space;
 mod stamps;
@@ -58,6 +63,7 @@ use async_trait::async_trait;
 use dfs_types::{
     BLOCK_SIZE, ByteSize, ChunkId, DiskId, Level, Part, Random, ReplicaRef, block_count,
 };
+use tokio::time::Instant;
 
 use self::identities::Identities;
 use self::index::{Entry, Index, Place};
@@ -142,12 +148,12 @@ impl DiskStore {
             disk.commits.open(disk.pool.reserve().await);
             if !disk.is_out_of_service() {
                 let scanned = Arc::clone(disk);
-                scans.push((disk, disk.pool.start(move || open::recover(&scanned)).await));
+                scans.push((disk, disk.pool.start(move || recover::recover(&scanned)).await));
             }
         }
         for (disk, mut scan) in scans {
             match disk.unless_hung(&mut scan).await {
-                Ok(Ok(replicas)) => disk.add_replicas(replicas).await,
+                Ok(Ok(recovered)) => disk.add_recovered(recovered).await,
                 Ok(Err(error)) => disk.fail(&error),
                 Err(_) => {
                     let registration = disk.registration(identities.current().registration);
@@ -285,6 +291,11 @@ impl IdentityStore for DiskStore {
             let is_open = self.check_open().is_ok();
             is_any_back |= is_open && disk.reopen(&self.identities, self.level).await;
             is_any_back |= is_open && disk.read_heads_again().await;
+            if is_open && !disk.is_out_of_service() {
+                let (on, now) = (Arc::clone(disk), Instant::now());
+                // What a disk that hangs does not write is written later.
+                let _ = disk.run(move || on.write_outdated_indexes(now)).await;
+            }
         }
         is_any_back
     }
@@ -464,7 +475,10 @@ impl ChunkStore for DiskStore {
         let drained = async {
             for disk in &self.disks {
                 // Nothing on a hanging disk is acknowledged.
-                let _ = disk.unless_hung(disk.drain()).await;
+                if disk.unless_hung(disk.drain()).await.is_ok() {
+                    let on = Arc::clone(disk);
+                    let _ = disk.run(move || on.close_segments()).await;
+                }
             }
             drop(self.identities.lock().await);
         };

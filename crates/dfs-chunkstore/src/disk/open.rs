@@ -1,30 +1,25 @@
-//! Opens a store: identity of the disks, and the chunks sealed on them.
+//! Opens a store: the identity of its disks, and the state of each.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use dfs_types::{ChunkId, DiskId, Level, NodeId, NodeSecret, Random, RegistrationNumber};
+use dfs_types::{DiskId, Level, NodeId, NodeSecret, Random, RegistrationNumber};
 
+use super::Config;
 use super::agreement::Agreement;
-use super::failure::{Condition, is_disk_failure};
+use super::failure::Condition;
 use super::identity_file::{DiskIdentity, KnownDisk, LOCK_NAME, is_empty_disk};
-use super::index::{Entry, Index, Place};
-use super::record::{Binding, HEAD, Head, Layout, State};
+use super::index::Index;
 use super::reopen::{EMPTY, HANGS};
-use super::scan::{UNREADABLE_MAX, scan};
-use super::segments::{Segments, parse_name};
+use super::segments::Segments;
 use super::space::{DiskSpace, FileSystems, Limits};
 use super::stamps::Stamps;
 use super::volume::{Disk, Opened, Shared};
 use super::watchdog::Watch;
-use super::{CHUNKS, Config};
-use crate::fs::PAGE;
 use crate::identity::number_of;
-use crate::{
-    DamagedHead, Fs, FsLock, HookedFs, Identity, OpenError, Opening, Pool, Registration, Space,
-};
+use crate::{Fs, FsLock, HookedFs, Identity, OpenError, Pool, Registration, Space};
 
 /// A directory of the configuration, with the access to it.
 pub(super) struct Folder {
@@ -117,7 +112,7 @@ pub(super) fn agree(
     let new = || (NodeId::random(&**random), NodeSecret::random(&**random));
     let (node, secret) = agreed.node.unwrap_or_else(new);
     let starts = agreed.starts + 1;
-    let index = Arc::new(Index::default());
+    let index = Arc::new(Index::new(folders.len() as u16));
     let stamps = Arc::new(Stamps::new(starts));
     let mut file_systems = FileSystems::default();
     let (mut disks, mut new_disks) = (Vec::new(), Vec::new());
@@ -233,133 +228,4 @@ fn parent_of(folder: &Path) -> Option<&Path> {
 fn failed(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> OpenError {
     let path: PathBuf = path.to_owned();
     move |source| OpenError::Io { action, path, source }
-}
-
-/// Finds the sealed replicas on a disk, and removes everything else. An unreadable disk is failed.
-pub(super) fn recover(disk: &Disk) -> Vec<(ChunkId, Entry)> {
-    let mut replicas = Vec::new();
-    disk.clear_damaged();
-    let found =
-        recover_files(disk, &mut replicas).and_then(|()| recover_segments(disk, &mut replicas));
-    if let Err(error) = found {
-        disk.fail(&error);
-        replicas.clear();
-    }
-    disk.refresh_space();
-    replicas
-}
-
-fn recover_files(disk: &Disk, replicas: &mut Vec<(ChunkId, Entry)>) -> io::Result<()> {
-    let chunks = disk.folder.join(CHUNKS);
-    let mut unreadable = 0;
-    for shard in disk.fs.list(&chunks)? {
-        let shard = chunks.join(shard);
-        for name in disk.fs.list(&shard)? {
-            let path = shard.join(&name);
-            if name.strip_suffix(".part").is_some() {
-                disk.fs.remove(&path)?;
-                continue;
-            }
-            let chunk = name.strip_suffix(".v1").and_then(|id| id.parse::<ChunkId>().ok());
-            let Some(chunk) = chunk.filter(|chunk| disk.chunk_path(*chunk) == path) else {
-                tracing::warn!(file = %path.display(), "ignoring a file that is not a chunk of a known format");
-                continue;
-            };
-            match read_file_head(disk, &path) {
-                Ok(Some(head)) if head.chunk == chunk => {
-                    replicas.push((chunk, Entry::new(disk.number, Place::File, &head)));
-                }
-                Err(error) if !is_disk_failure(&error) || unreadable == UNREADABLE_MAX => {
-                    return Err(error);
-                }
-                damaged => {
-                    let is_unread = damaged.is_err();
-                    unreadable += usize::from(is_unread);
-                    let why = damaged.err().map(|error| format!(": {error}")).unwrap_or_default();
-                    let file = path.display();
-                    tracing::error!(%chunk, %file, "the head is damaged{why}: the replica is kept, and not served");
-                    let (disk_id, chunk, offset) = (disk.id, Some(chunk), None);
-                    disk.add_damaged(DamagedHead { disk: disk_id, chunk, path, offset, is_unread });
-                }
-            }
-        }
-    }
-    Ok(())
-}
-
-pub(super) fn read_file_head(disk: &Disk, path: &Path) -> io::Result<Option<Head>> {
-    let file = disk.fs.open(path, Opening::Existing)?;
-    let length = file.length()?;
-    let Some(at) = length.checked_sub(PAGE as u64) else { return Ok(None) };
-    let head = Head::decode(&file.read_at(at, HEAD)?, Binding::default());
-    let fits = |head: &Head| Layout::of_file(head.path_length, head.seal.length).end == length;
-    Ok(head.filter(fits))
-}
-
-fn recover_segments(disk: &Disk, replicas: &mut Vec<(ChunkId, Entry)>) -> io::Result<()> {
-    let folder = disk.segments_path();
-    let mut segments = Vec::new();
-    for name in disk.fs.list(&folder)? {
-        if let Some((number, salt)) = parse_name(&name) {
-            segments.push((number, salt, folder.join(name)));
-        } else {
-            tracing::warn!(segment = %name, "ignoring a file that is not a segment of a known format");
-        }
-    }
-    let last = segments.iter().map(|(number, ..)| *number).max();
-    for (number, salt, path) in segments {
-        let (found, damaged) = recover_segment(disk, &path, salt, Some(number) == last)?;
-        // What is damaged keeps its segment.
-        disk.segments.add(number, salt, (found.len() + damaged) as u32);
-        replicas.extend(found.into_iter().map(|(at, head)| {
-            let place = Place::Record { segment: number, page: (at / PAGE as u64) as u32 };
-            (head.chunk, Entry::new(disk.number, place, &head))
-        }));
-    }
-    Ok(())
-}
-
-/// Returns the sealed replicas in a segment, and the number of places where another one may be.
-/// Everything else in it is removed.
-fn recover_segment(
-    disk: &Disk,
-    path: &Path,
-    salt: u64,
-    is_last: bool,
-) -> io::Result<(Vec<(u64, Head)>, usize)> {
-    let file = disk.fs.open(path, Opening::Existing)?;
-    let found = scan(&*file, salt, is_last)?;
-    let places: BTreeSet<_> = found.damaged.iter().chain(&found.unreadable).collect();
-    for at in places {
-        tracing::error!(
-            segment = %path.display(), at,
-            "the head of a record is damaged: what follows is kept, and not served"
-        );
-        let (path, is_unread) = (path.to_owned(), found.unreadable.contains(at));
-        let (chunk, offset) = (None, Some(*at));
-        disk.add_damaged(DamagedHead { disk: disk.id, chunk, path, offset, is_unread });
-    }
-    if found.replicas.is_empty() && found.damaged.is_empty() {
-        disk.fs.remove(path)?;
-        return Ok((Vec::new(), 0));
-    }
-    // From now on the segment is no longer the last one, so its tail will not be checked again.
-    for (at, head) in &found.torn {
-        let head = Head { state: State::Dead, ..*head };
-        file.write_at(*at, &[head.encode(Binding { salt, offset: *at })])?;
-    }
-    if !found.torn.is_empty() {
-        file.sync()?;
-    }
-    for (at, head) in found.torn.iter().chain(&found.dead) {
-        file.punch(*at, Layout::of_record(*at, head.path_length, head.seal.length).end - at)?;
-    }
-    for at in &found.left_over {
-        file.punch(*at, PAGE as u64)?;
-    }
-    if !found.left_over.is_empty() {
-        // In a segment that is not the last one, they would look like damage.
-        file.sync()?;
-    }
-    Ok((found.replicas, found.damaged.len()))
 }

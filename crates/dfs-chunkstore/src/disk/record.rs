@@ -18,8 +18,8 @@ const CRC_AT: usize = HEAD - 4;
 const MAGIC: [u8; 8] = *b"dfschunk";
 const VERSION: u16 = 1;
 /// A head with larger sizes is invalid.
-const PATH_MAX: usize = 4096;
-const LENGTH_MAX: u64 = 1 << 40;
+pub(super) const PATH_MAX: usize = 4096;
+pub(super) const LENGTH_MAX: u64 = 1 << 40;
 
 /// Binds a head to its location, so that a copy of it elsewhere, such as in the bytes of a chunk,
 /// is invalid. A separate file has offset 0: its name binds it.

@@ -10,7 +10,8 @@ use dfs_types::{ChunkId, Level, with_causes};
 
 use super::identities::Identities;
 use super::index::Entry;
-use super::open::{Folder, Found, recover};
+use super::open::{Folder, Found};
+use super::recover::{Recovered, recover};
 use super::volume::Disk;
 use crate::thread_pool::Running;
 use crate::{OpenError, Registration};
@@ -20,7 +21,7 @@ pub(super) enum Attempt {
     /// Its directory is being locked, and its identity read.
     Opening(Running<Result<Found, OpenError>>),
     /// Its replicas are being read. It has this registration.
-    Scanning(Option<Registration>, Running<Vec<(ChunkId, Entry)>>),
+    Scanning(Option<Registration>, Running<Recovered>),
 }
 
 /// Why a disk is missing while an operation on it does not return.
@@ -74,10 +75,10 @@ impl Disk {
         }
         if let Some(Attempt::Scanning(registration, scan)) = attempt {
             let registration = *registration;
-            let replicas = self.unless_hung(scan).await.map_err(|_| HANGS.to_owned())?;
+            let recovered = self.unless_hung(scan).await.map_err(|_| HANGS.to_owned())?;
             *attempt = None;
-            let joined = match replicas {
-                Ok(replicas) => self.join(registration, replicas, identities).await,
+            let joined = match recovered {
+                Ok(recovered) => self.join(registration, recovered, identities).await,
                 Err(panic) => Err(panic.to_string()),
             };
             return joined.inspect_err(|_| {
@@ -118,7 +119,7 @@ impl Disk {
     async fn join(
         self: &Arc<Self>,
         registration: Option<Registration>,
-        replicas: Vec<(ChunkId, Entry)>,
+        recovered: Recovered,
         identities: &Identities,
     ) -> Result<(), String> {
         let mut changing = identities.lock().await;
@@ -127,19 +128,30 @@ impl Disk {
         }
         let admitted = identities.admit(self, registration, &mut changing).await;
         let condition = admitted.map_err(|error| with_causes(&error))?;
-        self.add_replicas(replicas).await;
+        self.add_recovered(recovered).await;
         self.return_from_absence(condition);
         Ok(())
     }
 
     /// Adds what was found on the disk to the index.
+    pub(super) async fn add_recovered(self: &Arc<Self>, recovered: Recovered) {
+        let Recovered { replicas, replaced, count, bytes } = recovered;
+        self.space.add(count, bytes);
+        self.index.set_disk(replicas);
+        self.free_all_replaced(replaced).await;
+    }
+
+    /// Adds replicas that were found later.
     pub(super) async fn add_replicas(self: &Arc<Self>, replicas: Vec<(ChunkId, Entry)>) {
         let mut replaced = Vec::new();
         for (chunk, entry) in replicas {
-            self.space.add(entry.size());
+            self.space.add(1, entry.size());
             replaced.extend(self.index.adopt(chunk, entry).map(|old| (chunk, old)));
         }
-        // Left by a crash between a replica and the end of the one it replaced.
+        self.free_all_replaced(replaced).await;
+    }
+
+    async fn free_all_replaced(self: &Arc<Self>, replaced: Vec<(ChunkId, Entry)>) {
         for (chunk, old) in replaced {
             let on = Arc::clone(self);
             if let Err(error) = self.run(move || on.free_replaced(chunk, &old)).await {

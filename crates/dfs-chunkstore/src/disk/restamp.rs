@@ -35,6 +35,7 @@ impl Disk {
             let what = "its head is damaged, or another replica is in its place".to_owned();
             StoreError::Damaged { chunk, what }
         })?;
+        self.remove_segment_indexes(old.segment())?;
         let head = Head { stamp: self.stamps.next(), ..head };
         let written = file.write_at(at, &[head.encode(binding)]);
         written.map_err(|error| self.fault("marking a chunk", error))?;

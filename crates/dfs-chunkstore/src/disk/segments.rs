@@ -3,7 +3,8 @@
 //! The name of a segment contains its number and a random salt that its records are bound to, so
 //! that only its records are valid, and there is no header whose damage could lose the segment.
 //! Each start of the store creates a new one. A segment that is not the last one is known to be
-//! durable: the next one is created after its last commit.
+//! durable: the next one is created after its last commit. Nothing is appended to a closed segment,
+//! so its records are listed in an index file, see [`segment_index`](super::segment_index).
 
 use std::collections::BTreeMap;
 use std::io;
@@ -24,15 +25,21 @@ pub(super) struct Active {
 }
 
 #[derive(Debug, Clone, Copy)]
-struct Segment {
-    salt: u64,
-    /// Replicas in it that are not deleted.
-    replicas: u32,
+pub(super) struct Segment {
+    pub(super) salt: u64,
+    /// Replicas in it that are not deleted, and damaged records.
+    pub(super) replicas: u32,
+    /// False only if it certainly has no index file.
+    pub(super) may_have_index: bool,
+    /// True unless its index file matches its heads.
+    pub(super) needs_index: bool,
 }
 
 struct State {
     segments: BTreeMap<u32, Segment>,
     active: Option<Active>,
+    /// Segments that became full, and got no index yet.
+    full: Vec<u32>,
     next: u32,
 }
 
@@ -45,7 +52,7 @@ pub(super) struct Segments {
 
 impl Segments {
     pub(super) fn new(bytes: u64, random: Arc<dyn Random>) -> Self {
-        let state = State { segments: BTreeMap::new(), active: None, next: 1 };
+        let state = State { segments: BTreeMap::new(), active: None, full: Vec::new(), next: 1 };
         Self { bytes, random, state: Mutex::new(state) }
     }
 
@@ -54,12 +61,46 @@ impl Segments {
     }
 
     /// Adds a segment found on the disk.
-    pub(super) fn add(&self, number: u32, salt: u64, replicas: u32) {
+    pub(super) fn add(&self, number: u32, segment: Segment) {
         let mut state = self.lock();
         state.next = state.next.max(number.saturating_add(1));
-        if replicas > 0 {
-            state.segments.insert(number, Segment { salt, replicas });
+        if segment.replicas > 0 {
+            state.segments.insert(number, segment);
         }
+    }
+
+    /// Returns a segment that nothing is appended to any more.
+    pub(super) fn closed(&self, number: u32) -> Option<Segment> {
+        let state = self.lock();
+        let is_active = state.active.as_ref().is_some_and(|active| active.number == number);
+        state.segments.get(&number).filter(|_| !is_active).copied()
+    }
+
+    /// Returns the closed segments whose index file does not match their heads.
+    pub(super) fn without_index(&self) -> Vec<u32> {
+        let state = self.lock();
+        let active = state.active.as_ref().map(|active| active.number);
+        let due =
+            state.segments.iter().filter(|(number, it)| it.needs_index && Some(**number) != active);
+        due.map(|(number, _)| *number).collect()
+    }
+
+    /// Returns the segments that became full since the last call.
+    pub(super) fn take_full(&self) -> Vec<u32> {
+        std::mem::take(&mut self.lock().full)
+    }
+
+    /// Records the state of the index file of a segment.
+    pub(super) fn set_index(&self, number: u32, may_have_index: bool, needs_index: bool) {
+        if let Some(segment) = self.lock().segments.get_mut(&number) {
+            segment.may_have_index = may_have_index;
+            segment.needs_index = needs_index;
+        }
+    }
+
+    /// Closes the active segment, so that the next record starts another one.
+    pub(super) fn close_active(&self) {
+        self.lock().active = None;
     }
 
     pub(super) fn salt(&self, number: u32) -> Option<u64> {
@@ -84,8 +125,10 @@ impl Segments {
             state.next += 1;
             (number, ended)
         };
-        if let Some(ended) = ended {
-            self.remove_if_empty(fs, folder, ended);
+        if let Some(ended) = ended
+            && !self.remove_if_empty(fs, folder, ended)
+        {
+            self.lock().full.push(ended);
         }
         let salt = self.random.below(u64::MAX);
         let path = folder.join(name_of(number, salt));
@@ -96,7 +139,8 @@ impl Segments {
         }
         let active = Active { number, salt, file, end: 0 };
         let mut state = self.lock();
-        state.segments.insert(number, Segment { salt, replicas: 0 });
+        let segment = Segment { salt, replicas: 0, may_have_index: false, needs_index: true };
+        state.segments.insert(number, segment);
         state.active = Some(active.clone());
         Ok(active)
     }
@@ -151,14 +195,33 @@ impl Segments {
     }
 }
 
+/// Returns the name of a segment.
 pub(super) fn name_of(number: u32, salt: u64) -> String {
     format!("{number:08x}-{salt:016x}.v1")
 }
 
-/// Parses the name of a segment into number and salt; `None` for other names.
-pub(super) fn parse_name(name: &str) -> Option<(u32, u64)> {
-    let (number, salt) = name.strip_suffix(".v1")?.split_once('-')?;
+/// Returns the name of the index file of a segment.
+pub(super) fn index_name_of(number: u32, salt: u64) -> String {
+    format!("{number:08x}-{salt:016x}.idx")
+}
+
+/// A name in the directory of segments, with the number and the salt of the segment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Name {
+    Segment(u32, u64),
+    Index(u32, u64),
+}
+
+/// Parses a name in the directory of segments; `None` for other names.
+pub(super) fn parse_name(name: &str) -> Option<Name> {
+    let (stem, suffix) = name.rsplit_once('.')?;
+    let (number, salt) = stem.split_once('-')?;
     let number = u32::from_str_radix(number, 16).ok()?;
     let salt = u64::from_str_radix(salt, 16).ok()?;
-    (name_of(number, salt) == name).then_some((number, salt))
+    let (parsed, canonical) = match suffix {
+        "v1" => (Name::Segment(number, salt), name_of(number, salt)),
+        "idx" => (Name::Index(number, salt), index_name_of(number, salt)),
+        _ => return None,
+    };
+    (canonical == name).then_some(parsed)
 }

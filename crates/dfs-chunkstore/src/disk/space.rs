@@ -110,11 +110,11 @@ impl DiskSpace {
         self.file_system.lock().found = found;
     }
 
-    /// Adds a replica found on the disk.
-    pub(super) fn add(&self, bytes: u64) {
+    /// Adds replicas found on the disk.
+    pub(super) fn add(&self, chunks: u64, bytes: u64) {
         let mut state = self.lock();
         state.used += bytes;
-        state.chunks += 1;
+        state.chunks += chunks;
     }
 
     /// Subtracts a replica.
@@ -224,7 +224,7 @@ impl Reservation {
 
     /// Turns the reservation into a sealed replica of this size.
     pub(super) fn seal(self, bytes: u64) {
-        self.space.add(bytes);
+        self.space.add(1, bytes);
     }
 }
 

@@ -13,8 +13,8 @@ use tokio::time::Instant;
 
 use super::failure::is_disk_failure;
 use super::index::{Entry, Place};
-use super::open::read_file_head;
 use super::record::HEAD;
+use super::recover::read_file_head;
 use super::volume::Disk;
 use crate::{DamagedHead, Opening};
 

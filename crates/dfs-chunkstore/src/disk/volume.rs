@@ -61,6 +61,8 @@ pub(super) struct Disk {
     pub(super) damaged: Mutex<Vec<DamagedHead>>,
     /// When unread heads are read again.
     pub(super) heads_due: Mutex<Option<Instant>>,
+    /// When the outdated indexes of its segments are written again.
+    indexes_due: Mutex<Option<Instant>>,
     /// True if the cluster wants it emptied.
     is_retiring: AtomicBool,
     /// Held while its identity is written.
@@ -116,6 +118,7 @@ impl Disk {
             condition: Mutex::new(condition),
             damaged: Mutex::default(),
             heads_due: Mutex::default(),
+            indexes_due: Mutex::default(),
             is_retiring: AtomicBool::new(false),
             identity_turn: Arc::default(),
             lock: Mutex::new(lock),
@@ -218,6 +221,10 @@ impl Disk {
     /// thread of the disk. Without it, one of two changes could be lost.
     pub(super) fn head_turn(&self) -> MutexGuard<'_, ()> {
         self.head_turn.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn indexes_due(&self) -> MutexGuard<'_, Option<Instant>> {
+        self.indexes_due.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(super) fn condition(&self) -> MutexGuard<'_, Condition> {

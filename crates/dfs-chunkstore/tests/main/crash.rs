@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use dfs_chunkstore::sim::{Operation, SimFs, Synced};
 use dfs_chunkstore::{
@@ -29,6 +30,8 @@ pub(crate) enum Step {
     SetAside(u128),
     Register(u64),
     Reopen,
+    /// Reopen after a regular end.
+    Close,
     /// Put during which a sync of this kind persists the data but reports a full disk.
     Refuse(u128, usize, Synced),
     /// Fails the chunk's disk, writes the chunk again on another disk, then restarts with both in
@@ -70,7 +73,7 @@ fn registration(number: u64) -> Registration {
 }
 
 /// Every kind of write, in the orders that could interfere.
-pub(crate) const SCRIPT: [Step; 37] = [
+pub(crate) const SCRIPT: [Step; 44] = [
     Step::Put(6, 10),
     Step::Put(7, 10),
     Step::Register(1),
@@ -109,6 +112,14 @@ pub(crate) const SCRIPT: [Step; 37] = [
     Step::Delete(0x88),
     Step::Put(0x15, 60_000),
     Step::Put(0x16, 30_000),
+    // Changes in segments whose indexes were written when the store was closed.
+    Step::Close,
+    Step::SetAside(0x15),
+    Step::Delete(5),
+    Step::Put(0x19, 100),
+    Step::Close,
+    Step::Delete(0x17),
+    Step::Put(0x18, 100),
 ];
 
 /// Steps after a crash: enough to open a new segment.
@@ -148,7 +159,10 @@ impl History {
             if is_done.is_none() {
                 return;
             }
-            if matches!(step, Step::Reopen | Step::Twice(_)) {
+            if matches!(step, Step::Reopen | Step::Close | Step::Twice(_)) {
+                if matches!(step, Step::Close) {
+                    store.close(Duration::from_secs(1)).await;
+                }
                 drop(store);
                 let Ok(reopened) = self.open(fs, config).await else { return };
                 if reopened.usage().iter().any(|disk| disk.state != DiskState::Healthy) {
@@ -178,7 +192,7 @@ impl History {
                 self.registration = store.identity().registration.map_or(0, |found| found.number.0);
                 return;
             }
-            Step::Abandon(..) | Step::Reopen => return,
+            Step::Abandon(..) | Step::Reopen | Step::Close => return,
         };
         if let Some(sealed) = conformance::newest(store, ChunkId(number)).await {
             self.chunks.insert(number, Expected::new(&sealed));
@@ -249,7 +263,7 @@ impl History {
                     return None;
                 }
             }
-            Step::Reopen | Step::Twice(_) => {}
+            Step::Reopen | Step::Close | Step::Twice(_) => {}
         }
         Some(())
     }
@@ -542,7 +556,7 @@ async fn crash_at_any_point_keeps_acknowledged_chunks() {
 async fn is_needed(config: &Config, syncs_before: &[u64], sync: u64) -> bool {
     // Most missing syncs show at the next crash, some only with certain torn writes, and some only
     // several operations later: try the cheap cases first.
-    const LOOKS: [(Range<usize>, u64); 3] = [(0..3, 2), (3..24, 0), (0..3, 40)];
+    const LOOKS: [(Range<usize>, u64); 3] = [(0..3, 2), (3..24, 0), (0..8, 60)];
     let first = syncs_before.partition_point(|before| *before <= sync);
     for (stops, torn) in LOOKS {
         for stop_at in stops.map(|after| first + after) {

@@ -14,7 +14,7 @@ use dfs_chunkstore::{
 use dfs_types::{ChunkId, DiskState, SeededRandom};
 use tokio::time::advance;
 
-use crate::support::{config, open_sim, states};
+use crate::support::{config, open_sim, remove_indexes, states};
 
 const EIO: i32 = 5;
 const SMALL: usize = 4 << 10;
@@ -83,6 +83,7 @@ async fn d03_segment_with_a_damaged_head_is_kept_and_reported() {
         damaged[20] ^= 1;
         write(&fs, &path, head, damaged.into());
 
+        remove_indexes(&fs);
         let store = reopen(&fs, store, 3).await;
         assert_eq!(states(&store), [DiskState::Healthy]);
         assert_eq!(conformance::newest(&store, VICTIM).await, None);

@@ -10,5 +10,7 @@ mod heads;
 mod hung;
 mod missing;
 mod restamp;
+mod segment_index;
 mod stale;
+mod start;
 mod support;

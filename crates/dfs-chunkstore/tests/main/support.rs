@@ -1,6 +1,6 @@
 //! Stores for tests.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use dfs_chunkstore::sim::SimFs;
@@ -33,6 +33,21 @@ pub(crate) async fn open_sim(
 ) -> Result<DiskStore, OpenError> {
     let fs: Arc<dyn Fs> = Arc::new(fs.clone());
     DiskStore::open(config, fs, Pool::inline(), Arc::new(SeededRandom::new(seed))).await
+}
+
+/// Returns the files in `/a/segments` with this extension, in the order of their names.
+pub(crate) fn segment_files(fs: &SimFs, extension: &str) -> Vec<PathBuf> {
+    let folder = Path::new("/a/segments");
+    let files = fs.list(folder).unwrap().into_iter().map(|name| folder.join(name));
+    files.filter(|path| path.extension().is_some_and(|found| found == extension)).collect()
+}
+
+/// Removes the index files of all segments of `/a`, durably, so that the next start reads the heads.
+pub(crate) fn remove_indexes(fs: &SimFs) {
+    for path in segment_files(fs, "idx") {
+        fs.remove(&path).unwrap();
+    }
+    fs.sync_dir(Path::new("/a/segments")).unwrap();
 }
 
 /// Returns the states of the disks.
