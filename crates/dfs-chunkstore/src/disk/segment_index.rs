@@ -10,9 +10,9 @@
 //! a start reads the heads and writes the file again. A file that is valid must match the heads, so
 //! that no deleted replica returns and no new state is lost:
 //!
-//! - It is written only while no head can change, after every record of the segment is durable, and
-//!   only if it lists every replica that the segment counts. A segment with damaged records counts
-//!   them, so it gets none: each start finds and reports the damage.
+//! - It is written only while no head can change, after everything that was acknowledged is durable,
+//!   and only if it lists every replica that the segment counts. A segment with damaged records
+//!   counts them, so it gets none: each start finds and reports the damage.
 //! - Before a head in the segment changes, its file is removed, durably. Later changes cost nothing,
 //!   until the file is written again: some minutes later, or when the store is closed.
 //!
