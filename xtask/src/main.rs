@@ -2,6 +2,7 @@
 
 mod bench;
 mod chart;
+mod drill;
 mod e2e;
 mod faults;
 mod fix;
@@ -35,6 +36,7 @@ const VERBS: &[Verb] = &[
     Verb { name: "generate", usage: generate::USAGE, run: generate::run },
     Verb { name: "large", usage: large::USAGE, run: large::run },
     Verb { name: "release", usage: release::USAGE, run: release::run },
+    Verb { name: "drill", usage: drill::USAGE, run: drill::run },
     Verb { name: "e2e", usage: e2e::USAGE, run: e2e::run },
     Verb { name: "images", usage: images::USAGE, run: images::run },
     Verb { name: "faults", usage: faults::USAGE, run: faults::run },

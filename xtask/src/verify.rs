@@ -1,6 +1,7 @@
 //! All checks, fastest to fail first. They never change the tree.
 
 mod edges;
+mod map;
 mod modules;
 mod packages;
 mod supply;
@@ -34,6 +35,7 @@ const STEPS: &[Step] = &[
     Step { name: "chart", again: "cargo xtask verify chart", check: chart::lint },
     Step { name: "workflows", again: "cargo xtask verify workflows", check: workflows::check },
     Step { name: "edges", again: "cargo xtask verify edges", check: edges::check },
+    Step { name: "map", again: "cargo xtask verify map", check: map::check },
     Step { name: "supply", again: "cargo xtask verify supply", check: supply::check },
     Step { name: "vocabulary", again: "cargo xtask verify vocabulary", check: vocabulary::check },
     Step { name: "lengths", again: "cargo xtask verify lengths", check: tree::check_lengths },

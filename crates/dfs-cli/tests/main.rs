@@ -7,6 +7,10 @@ mod commands;
 #[cfg(test)]
 mod copying;
 #[cfg(test)]
+mod draining;
+#[cfg(test)]
+mod drills;
+#[cfg(test)]
 mod etcd;
 #[cfg(test)]
 mod faults;
@@ -16,6 +20,8 @@ mod json_page;
 mod kills;
 #[cfg(test)]
 mod local;
+#[cfg(test)]
+mod lost;
 #[cfg(test)]
 mod memory;
 #[cfg(test)]

@@ -15,7 +15,7 @@ const REPORTS_MAX: usize = 64;
 /// Maximum number of concurrent orders to verify a replica.
 const VERIFICATIONS_MAX: usize = 4;
 
-/// Maximum number of concurrent orders to vouch for a replica.
+/// Maximum number of replicas being adopted concurrently.
 const ADOPTIONS_MAX: usize = 4;
 
 /// Concurrency limit of one kind of call. Calls never wait.

@@ -1,12 +1,13 @@
 //! Measures the namespace on redb and on etcd, alternating in one run: `cargo xtask bench
 //! metadata`.
-//! With the argument `bytes` it measures only the bytes of metadata per file.
+//! With the argument `bytes` it measures only the bytes of metadata per file, with `scale` only what
+//! is done with a million chunks on redb.
 //!
 //! The coordinators are namespaces in this process, without RPC, each with its own committer and
 //! engine handle; etcd is a single member in a separate process. A create counts once it is
 //! durable: redb syncs twice per commit, etcd its log once. Prints Markdown.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -17,16 +18,17 @@ use dfs_engines::redb::{Options as RedbOptions, RedbEngine};
 use dfs_etcd::test_server::Cluster;
 use dfs_etcd::{Client, Settings};
 use dfs_metadata::Committer;
+use dfs_metadata::chunk_health::{Contact, NodeLiveness};
 use dfs_metadata::engine::Engine;
 use dfs_metadata::namespace::{
-    Components, Confirm, InitOptions, MakeDirectory, Namespace, Options, Placement, PlanUpload,
-    PlannedChunk, Registration, Repeat, WrittenChunk, init,
+    Components, Confirm, InitOptions, Liveness, MakeDirectory, Namespace, Options, Placement,
+    PlanUpload, PlannedChunk, Registration, Repeat, WrittenChunk, init,
 };
 use dfs_metadata::placement::{Candidate, RoundRobin};
 use dfs_types::{
-    Attributes, ChunkSeal, ClientId, ClusterId, Crc32c, DfsPath, DiskId, NodeId, NodeSecret,
-    OsRandom, Receipt, RegistrationNumber, Replication, Scope, Seal, Sha256, Slot, Stamp,
-    SystemClock, Target,
+    Attributes, CHUNK_SIZE_MIN, ChunkSeal, ClientId, ClusterId, Crc32c, DfsPath, DiskId, NodeId,
+    NodeSecret, OsRandom, Receipt, RegistrationNumber, Replication, Scope, Seal, Sha256, Slot,
+    Stamp, SystemClock, Target,
 };
 
 type Result<T> = std::result::Result<T, Box<dyn std::error::Error + Send + Sync>>;
@@ -40,6 +42,10 @@ const LISTED: u64 = 100;
 /// Files whose metadata size is measured.
 const FILES: u64 = 20_000;
 const COPIES: u128 = 3;
+/// Chunks of a large file: one page of a plan.
+const LARGE_CHUNKS: u64 = Namespace::PLAN_CHUNKS_MAX as u64;
+/// Files of a store with a million chunks.
+const LARGE_FILES: u64 = 1_000_000 / LARGE_CHUNKS;
 /// Batches as large as a committer allows.
 const GROUP_COMMIT: usize = usize::MAX;
 
@@ -57,6 +63,8 @@ enum Call {
     CreateFile,
     Stat,
     List,
+    /// Not among the measured ones: fills a store.
+    CreateLargeFile,
 }
 
 const CALLS: [(Call, &str); 4] = [
@@ -117,8 +125,13 @@ impl System {
         Ok(())
     }
 
-    /// Creates a file of one chunk, as if its nodes had stored it.
+    /// Creates a file of one chunk.
     async fn create(&self, client: u64, at: &str) -> Result<()> {
+        self.create_chunks(client, at, 4_096, 4_096).await
+    }
+
+    /// Creates a file, as if its nodes had stored its chunks.
+    async fn create_chunks(&self, client: u64, at: &str, size: u64, length: u64) -> Result<()> {
         let namespace = self.coordinator(client);
         let candidate = |node| {
             let (zone, host) = (String::new(), String::new());
@@ -128,8 +141,8 @@ impl System {
         let placement = Placement { candidates: &candidates, selector: &RoundRobin::default() };
         let request = PlanUpload {
             target: path(at)?.into(),
-            size: Some(4_096),
-            chunk_size: None,
+            size: Some(size),
+            chunk_size: (size > length).then_some(length),
             replication_factor: None,
             max_chunks: 0,
             client_host: String::new(),
@@ -138,8 +151,8 @@ impl System {
         let plan = namespace.plan_upload(Scope::internal(), &request, &placement).await?;
         let confirm = Confirm {
             tokens: vec![plan.token.clone()],
-            size: 4_096,
-            chunks: plan.chunks.iter().map(|chunk| written(namespace, chunk)).collect(),
+            size,
+            chunks: plan.chunks.iter().map(|chunk| written(namespace, chunk, length)).collect(),
             attributes: Attributes::default(),
             precondition: None,
             xattrs: BTreeMap::new(),
@@ -159,6 +172,10 @@ impl System {
         match call {
             Call::MakeDirectory => self.make_directory(client, &format!("/{client}/{n}")).await,
             Call::CreateFile => self.create(client, &format!("/{client}/{n}")).await,
+            Call::CreateLargeFile => {
+                let size = LARGE_CHUNKS * CHUNK_SIZE_MIN;
+                self.create_chunks(client, &format!("/{client}/{n}"), size, CHUNK_SIZE_MIN).await
+            }
             Call::Stat => {
                 let path = path(&format!("/l/{}", n % LISTED))?;
                 self.coordinator(client).stat(Scope::internal(), &path.into(), true).await?;
@@ -220,8 +237,8 @@ fn registration(node: NodeId) -> Registration {
     }
 }
 
-fn written(namespace: &Namespace, planned: &PlannedChunk) -> WrittenChunk {
-    let seal = ChunkSeal { length: 4_096, crc32c: Crc32c(1), sha256: Sha256([1; 32]) };
+fn written(namespace: &Namespace, planned: &PlannedChunk, length: u64) -> WrittenChunk {
+    let seal = ChunkSeal { length, crc32c: Crc32c(1), sha256: Sha256([1; 32]) };
     let registration = RegistrationNumber(1);
     let receipt = |node: &NodeId| {
         let receipt = Receipt {
@@ -352,6 +369,45 @@ async fn bytes(folder: &Path) -> Result<()> {
     Ok(())
 }
 
+/// Measures with a million chunks on redb: the scan of all of them, which a comparison with the disks
+/// makes, and whether a node can stop.
+async fn scale(folder: &Path) -> Result<()> {
+    let place = folder.join("scale");
+    let system = Arc::new(System::make("redb", vec![redb(&place).await?], GROUP_COMMIT).await?);
+    let count = |made: u64, _: Duration| made < LARGE_FILES;
+    let rate = system.rate(Call::CreateLargeFile, count).await?;
+    eprintln!("{LARGE_FILES} files of {LARGE_CHUNKS} chunks at {rate:.0}/s");
+    let namespace = system.coordinator(0);
+    let milliseconds = |started: Instant| started.elapsed().as_secs_f64() * 1e3;
+    let (mut scans, mut checks, mut chunks) = (Vec::new(), Vec::new(), 0);
+    let stopping = BTreeSet::from([NodeId(1)]);
+    let heard = NodeLiveness { contact: Contact::Responsive, ..NodeLiveness::default() };
+    let liveness: Liveness = (1..=COPIES).map(|node| (NodeId(node), heard.clone())).collect();
+    for _ in 0..ROUNDS {
+        let started = Instant::now();
+        let mut after = None;
+        chunks = 0;
+        loop {
+            let limit = Namespace::PAGE_LEN_MAX;
+            let page = namespace.scan_chunks(Scope::internal(), after.as_ref(), limit).await?;
+            chunks += page.chunks.len();
+            after = page.next;
+            if after.is_none() {
+                break;
+            }
+        }
+        scans.push(milliseconds(started));
+        let started = Instant::now();
+        let safety = namespace.safe_to_stop(Scope::internal(), &stopping, &liveness).await?;
+        checks.push(milliseconds(started));
+        assert!(safety.is_some_and(|safety| safety.is_safe()), "two replicas of each are left");
+    }
+    println!("\n| {chunks} chunks on redb, median of {ROUNDS} | ms |\n|---|---|");
+    println!("| read all records | {:.0} |", median(&scans));
+    println!("| can a node stop | {:.2} |", median(&checks));
+    Ok(())
+}
+
 /// Returns the bytes in use in etcd after compaction.
 async fn in_use(member: &Cluster, engine: &dyn Engine) -> Result<f64> {
     const LOOK: Duration = Duration::from_secs(1);
@@ -374,8 +430,13 @@ async fn in_use(member: &Cluster, engine: &dyn Engine) -> Result<f64> {
 #[tokio::main]
 async fn main() -> Result<()> {
     let folder = tempfile::tempdir()?;
-    if std::env::args().nth(1).as_deref() != Some("bytes") {
-        rates(folder.path()).await?;
+    match std::env::args().nth(1).as_deref() {
+        Some("bytes") => bytes(folder.path()).await,
+        Some("scale") => scale(folder.path()).await,
+        _ => {
+            rates(folder.path()).await?;
+            bytes(folder.path()).await?;
+            scale(folder.path()).await
+        }
     }
-    bytes(folder.path()).await
 }

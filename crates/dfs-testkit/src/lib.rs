@@ -2,6 +2,7 @@
 
 #![expect(clippy::panic, reason = "a test that cannot continue must fail")]
 
+pub mod drills;
 pub mod faults;
 pub mod process;
 pub mod sim;

@@ -1,6 +1,6 @@
 //! New stamps for replicas that are already on a disk.
 //!
-//! Nobody vouches for such a replica: the process that wrote it may have been killed before it synced
+//! Such a replica may not be durable: the process that wrote it may have been killed before it synced
 //! it. So its bytes and its name are made durable together with the new stamp.
 
 use std::io;

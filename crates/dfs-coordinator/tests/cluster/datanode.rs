@@ -545,7 +545,7 @@ impl FakeDataNode {
         v1::VerifyReplicaResponse { verdict: Some(verdict), proof }
     }
 
-    /// Gives a replica a new stamp and vouches for it.
+    /// Gives a replica a new stamp and seals a receipt for it.
     fn adopt(&self, request: &v1::AdoptReplicaRequest) -> Result<v1::AdoptReplicaResponse, Status> {
         let replica = request.replica.clone().unwrap();
         let chunk = ChunkId::from_slice(&replica.chunk_id).unwrap();

@@ -133,7 +133,7 @@ impl Reader {
         }
     }
 
-    /// Returns what is left to read, counted anew now and then, and when there is more than was
+    /// Returns what is left to read, counted again from time to time, and when there is more than was
     /// counted.
     async fn count(
         &mut self,

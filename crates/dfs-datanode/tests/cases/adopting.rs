@@ -1,4 +1,4 @@
-//! Orders to vouch for a replica that no record names.
+//! Orders to adopt a replica that no record names.
 
 use dfs_proto::{v1, wire};
 use dfs_types::{Crc32c, ErrorCode, Receipt, SealKey, Sha256};

@@ -2987,7 +2987,7 @@ pub struct VerifyReplicaResponse {
     #[prost(message, optional, tag = "2")]
     pub proof: ::core::option::Option<ReadProof>,
 }
-/// Orders the node to vouch for a replica.
+/// Orders the node to adopt a replica.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct AdoptReplicaRequest {
     /// The replica, as listed.
@@ -3420,7 +3420,7 @@ pub mod data_node_client {
                 .insert(GrpcMethod::new("dfs.v1.DataNode", "VerifyReplica"));
             self.inner.unary(req, path, codec).await
         }
-        /// Orders the node to vouch for a replica that it holds and no record names: the replica is made
+        /// Orders the node to adopt a replica that it holds and no record names: the replica is made
         /// durable under a new stamp and read end to end. Orders that name the old stamp no longer apply to
         /// it. NOT_FOUND if there is none under this stamp, CORRUPT if it proved bad.
         pub async fn adopt_replica(
@@ -3624,7 +3624,7 @@ pub mod data_node_server {
             tonic::Response<super::VerifyReplicaResponse>,
             tonic::Status,
         >;
-        /// Orders the node to vouch for a replica that it holds and no record names: the replica is made
+        /// Orders the node to adopt a replica that it holds and no record names: the replica is made
         /// durable under a new stamp and read end to end. Orders that name the old stamp no longer apply to
         /// it. NOT_FOUND if there is none under this stamp, CORRUPT if it proved bad.
         async fn adopt_replica(

@@ -1,0 +1,15 @@
+//! Rehearses large failures manually.
+
+use std::path::Path;
+
+use anyhow::Result;
+
+use crate::process::{cargo, release_dfs, run as run_command};
+
+pub(crate) const USAGE: &str = "repair [--small N] [--large N] | gc [--orphans N] [--minutes M] (loses nodes, plants orphans; measures)";
+
+pub(crate) fn run(root: &Path, arguments: &[String]) -> Result<()> {
+    let dfs = release_dfs(root)?;
+    let example = ["run", "--quiet", "--locked", "--release", "-p", "dfs-testkit", "--example"];
+    run_command(cargo(root, &example).args(["drill", "--"]).arg(dfs).args(arguments))
+}
