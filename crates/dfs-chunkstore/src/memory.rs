@@ -425,6 +425,7 @@ impl ChunkStore for MemoryStore {
             },
             reason: state.failed.clone().unwrap_or_default(),
             has_unread_heads: false,
+            read_percent: None,
             is_full: state.used >= state.capacity,
         }]
     }

@@ -101,6 +101,8 @@ pub struct DiskUsage {
     pub reason: String,
     /// True while it may hold replicas that are not found, as it did not return their heads.
     pub has_unread_heads: bool,
+    /// Percentage of it that has been read, while it is starting.
+    pub read_percent: Option<u8>,
     /// True above the high watermark: new chunks are refused.
     pub is_full: bool,
 }

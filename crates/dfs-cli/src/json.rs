@@ -180,6 +180,7 @@ pub(crate) fn disk(disk: &DiskStatus) -> Value {
         "chunks": disk.chunks,
         "state": disk.state.name(),
         "reason": disk.reason,
+        "read_percent": disk.read_percent,
         "scrub": disk.scrub.as_ref().map(scrub),
     })
 }

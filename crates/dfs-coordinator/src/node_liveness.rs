@@ -42,6 +42,8 @@ pub(crate) struct DiskReport {
     pub(crate) file_system_free: u64,
     /// Its scrub, once that has started.
     pub(crate) scrub: Option<DiskScrub>,
+    /// Percentage that has been read, while it is starting.
+    pub(crate) read_percent: Option<u32>,
 }
 
 /// The part of a node's record that is needed here.
@@ -139,9 +141,8 @@ struct Entry {
     member: Member,
     last_heard: Option<Instant>,
     report: Report,
-    /// Disks that are hung or missing, or that the node does not report, with the time this was
-    /// noticed.
-    unavailable: BTreeMap<DiskId, Instant>,
+    /// Disks that are starting, hung or missing, or that the node does not report.
+    unavailable: BTreeMap<DiskId, Unavailable>,
     /// Number of the current heartbeat stream; 0 when there is none.
     stream: u64,
     /// Process behind the current stream.
@@ -151,25 +152,46 @@ struct Entry {
     planned: Planned,
 }
 
+/// Since when a disk is unavailable: since it was noticed, or since more of it was read than ever
+/// before. So a long start costs nothing, but a node that stops again and again while it starts does.
+#[derive(Debug, Clone, Copy)]
+struct Unavailable {
+    since: Instant,
+    read_percent: u32,
+}
+
 impl Entry {
     /// Returns its disks in service, as last reported.
     fn working(&self) -> impl Iterator<Item = &DiskReport> {
         self.report.disks.iter().filter(|disk| disk.state.is_in_service())
     }
 
+    fn reported(&self, id: DiskId) -> Option<&DiskReport> {
+        self.report.disks.iter().find(|disk| disk.disk == id)
+    }
+
     /// Returns the state of a disk, as last reported.
     fn disk_state(&self, id: DiskId) -> DiskState {
-        let reported = self.report.disks.iter().find(|disk| disk.disk == id);
-        reported.map_or(DiskState::Missing, |disk| disk.state)
+        self.reported(id).map_or(DiskState::Missing, |disk| disk.state)
     }
 
     /// Records since when disks are unavailable.
     fn note_unavailable(&mut self, now: Instant) {
         for disk in &self.member.disks {
-            if matches!(self.disk_state(disk.id), DiskState::Hung | DiskState::Missing) {
-                self.unavailable.entry(disk.id).or_insert(now);
-            } else {
+            let is_unavailable = matches!(
+                self.disk_state(disk.id),
+                DiskState::Starting | DiskState::Hung | DiskState::Missing
+            );
+            if !is_unavailable {
                 self.unavailable.remove(&disk.id);
+                continue;
+            }
+            let read_percent = self.reported(disk.id).and_then(|disk| disk.read_percent);
+            let read_percent = read_percent.unwrap_or(0);
+            let noticed = Unavailable { since: now, read_percent };
+            let known = self.unavailable.entry(disk.id).or_insert(noticed);
+            if read_percent > known.read_percent {
+                *known = noticed;
             }
         }
     }
@@ -182,7 +204,7 @@ impl Entry {
         let fault = |disk: &NodeDisk| {
             let since = self.unavailable.get(&disk.id);
             let is_overdue =
-                since.is_some_and(|since| now.saturating_duration_since(*since) >= grace);
+                since.is_some_and(|it| now.saturating_duration_since(it.since) >= grace);
             DiskFault::of(self.disk_state(disk.id), is_overdue)
         };
         let faults = self.member.disks.iter().map(|disk| Some((disk.id, fault(disk)?)));

@@ -9,7 +9,7 @@ use std::time::Duration;
 use dfs_chunkstore::{ChunkStore, DiskConfig, DiskStore, Fs, IdentityStore, Pool, ScrubStore};
 use dfs_runtime::{Metrics, Readiness, Shutdown, StatusServer};
 use dfs_transport::{Channels, ConnectionLimits, Listener, Network, Security};
-use dfs_types::{NodeId, Random};
+use dfs_types::{DiskState, NodeId, Random};
 use tokio::time::{Instant, timeout, timeout_at};
 use tonic::service::Routes;
 use tonic_health::server::HealthReporter;
@@ -22,6 +22,8 @@ use crate::{Error, Settings, grpc, membership, scrub};
 const WATCH_EVERY: Duration = Duration::from_secs(1);
 /// Time between two attempts to open disks that are missing.
 const REOPEN_EVERY: Duration = Duration::from_secs(5);
+/// The same while disks are being read.
+const REOPEN_WHILE_STARTING: Duration = Duration::from_millis(250);
 /// Minimum time for each of the two steps, ending the sessions and closing the store, even if
 /// draining has used up the time.
 const CLOSE_WITHIN_MIN: Duration = Duration::from_secs(1);
@@ -246,10 +248,14 @@ async fn close(node: &Node, deadline: Instant) {
     }
 }
 
-/// Brings disks into service that were missing at the start; runs until dropped.
+/// Brings disks into service that were missing at the start, or that are being read since; runs until
+/// dropped.
 async fn reopen_disks(node: &Node) {
     loop {
-        tokio::time::sleep(REOPEN_EVERY).await;
+        let mut disks = node.store.usage().into_iter();
+        let is_starting = disks.any(|disk| disk.state == DiskState::Starting);
+        let pause = if is_starting { REOPEN_WHILE_STARTING } else { REOPEN_EVERY };
+        tokio::time::sleep(pause).await;
         if node.store.reopen_disks().await {
             node.verdicts.set_incomplete();
             // The node registers again, with this disk.

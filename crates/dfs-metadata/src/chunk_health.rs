@@ -41,7 +41,7 @@ pub enum DiskFault {
     Retiring,
     /// Missed a registration of its node, and is not reconciled yet.
     Returning,
-    /// Hung, missing or not reported, for less than the grace period.
+    /// Hung, missing, not reported or not read further, for less than the grace period.
     Unavailable,
     /// Failed, or unavailable for longer than the grace period.
     Lost,
@@ -57,8 +57,10 @@ impl DiskFault {
             DiskState::Retiring => Some(Self::Retiring),
             DiskState::Returning => Some(Self::Returning),
             DiskState::Failed => Some(Self::Lost),
-            DiskState::Hung | DiskState::Missing if is_overdue => Some(Self::Lost),
-            DiskState::Hung | DiskState::Missing => Some(Self::Unavailable),
+            DiskState::Starting | DiskState::Hung | DiskState::Missing if is_overdue => {
+                Some(Self::Lost)
+            }
+            DiskState::Starting | DiskState::Hung | DiskState::Missing => Some(Self::Unavailable),
         }
     }
 }

@@ -64,6 +64,7 @@ impl From<DiskState> for v1::DiskState {
             DiskState::Returning => Self::Returning,
             DiskState::Retiring => Self::Retiring,
             DiskState::Missing => Self::Missing,
+            DiskState::Starting => Self::Starting,
         }
     }
 }

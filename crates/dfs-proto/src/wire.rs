@@ -302,6 +302,7 @@ pub fn disk_state(field: &'static str, state: i32) -> Result<DiskState, FieldErr
         Ok(v1::DiskState::Returning) => Ok(DiskState::Returning),
         Ok(v1::DiskState::Retiring) => Ok(DiskState::Retiring),
         Ok(v1::DiskState::Missing) => Ok(DiskState::Missing),
+        Ok(v1::DiskState::Starting) => Ok(DiskState::Starting),
         Ok(v1::DiskState::Unspecified) | Err(_) => Err(unknown(field, state)),
     }
 }

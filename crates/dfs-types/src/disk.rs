@@ -14,6 +14,8 @@ pub enum DiskState {
     /// Missed a registration of its node: serves what it holds, takes no new chunks until the
     /// coordinator has compared its replicas with the records.
     Returning,
+    /// Its replicas are being read at the start of its node. Not in service until all are found.
+    Starting,
     /// An operation has not returned for so long that the disk is not used until it does.
     Hung,
     /// Its directory is empty or locked, or an operation on it has not returned since the node
@@ -25,11 +27,12 @@ pub enum DiskState {
 
 impl DiskState {
     /// All states.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::Healthy,
         Self::Slow,
         Self::Retiring,
         Self::Returning,
+        Self::Starting,
         Self::Hung,
         Self::Missing,
         Self::Failed,
@@ -45,7 +48,7 @@ impl DiskState {
 
     /// Returns whether its node knows which replicas are on it, and counts its space.
     pub fn is_in_service(self) -> bool {
-        !matches!(self, Self::Missing | Self::Failed)
+        !matches!(self, Self::Starting | Self::Missing | Self::Failed)
     }
 
     /// Returns whether a replica that its node does not find on it is certainly not there.
@@ -60,6 +63,7 @@ impl DiskState {
             Self::Slow => "slow",
             Self::Retiring => "retiring",
             Self::Returning => "returning",
+            Self::Starting => "starting",
             Self::Hung => "hung",
             Self::Missing => "missing",
             Self::Failed => "failed",

@@ -31,6 +31,8 @@ pub struct Config {
     pub level: Level,
     /// Duration of an operation after which its disk counts as slow for a while.
     pub slow_after: Duration,
+    /// Time for which opening waits until the disks are read. The rest is read afterwards.
+    pub read_within: Duration,
     /// Duration of an operation after which its disk is not used until the operation returns.
     pub hung_after: Duration,
 }
@@ -48,6 +50,7 @@ impl Config {
             level: Level::NEWEST,
             slow_after: Duration::from_secs(5),
             hung_after: Duration::from_secs(30),
+            read_within: Duration::from_secs(5),
         }
     }
 }

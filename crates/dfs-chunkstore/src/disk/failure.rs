@@ -57,8 +57,14 @@ impl Disk {
         self.fault(action, source)
     }
 
+    /// Returns whether nothing on it is served or written.
     pub(super) fn is_out_of_service(&self) -> bool {
-        matches!(*self.condition(), Condition::Missing(_) | Condition::Failed(_))
+        !self.has_identity_of_start() || self.progress.percent().is_some()
+    }
+
+    /// Returns whether it takes part in changes of the identity: it is in service, or being read.
+    pub(super) fn has_identity_of_start(&self) -> bool {
+        !matches!(*self.condition(), Condition::Missing(_) | Condition::Failed(_))
     }
 
     pub(super) fn is_missing(&self) -> bool {

@@ -8,6 +8,7 @@ use tokio::sync::{Mutex as AsyncMutex, MutexGuard as AsyncMutexGuard};
 use super::failure::Condition;
 use super::identity_file::{DiskIdentity, KnownDisk};
 use super::open::missed;
+use super::reopen::HANGS;
 use super::volume::Disk;
 use crate::identity::number_of;
 use crate::{Identity, Registration, StoreError};
@@ -79,9 +80,9 @@ impl Identities {
         self.changing.lock().await
     }
 
-    /// Returns the disks in service.
+    /// Returns the disks in service, and those that are being read.
     fn serving(&self) -> impl Iterator<Item = &Arc<Disk>> {
-        self.disks.iter().filter(|disk| !disk.is_out_of_service())
+        self.disks.iter().filter(|disk| disk.has_identity_of_start())
     }
 
     /// Returns the disks in service, without those that are returning.
@@ -91,10 +92,14 @@ impl Identities {
 
     /// Writes the identity of this start to every disk in service, in parallel. A full disk is
     /// returning from then on, any other error takes the disk out of service; fails if no disk took
-    /// it, or none has the newest registration any more.
+    /// it, or none has the newest registration any more. Returns the disks that hang, which are
+    /// missing from then on, with their registrations.
     ///
     /// No disk names a new one before that has its identity, which a crash may prevent.
-    pub(super) async fn start(&self, changing: &mut Changing) -> Result<(), StoreError> {
+    pub(super) async fn start(
+        &self,
+        changing: &mut Changing,
+    ) -> Result<Vec<(DiskId, Option<Registration>)>, StoreError> {
         let identity = self.current();
         let had_current = !self.current_disks().is_empty();
         let mut writes = Vec::new();
@@ -102,7 +107,7 @@ impl Identities {
             let content = content(disk, identity, changing, changing.settled);
             writes.push((disk, disk.start_writing_identity(content, true).await));
         }
-        let (mut first_error, mut is_any_written) = (None, false);
+        let (mut first_error, mut is_any_written, mut hanging) = (None, false, Vec::new());
         for (disk, written) in writes {
             let written = match written {
                 Ok(writing) => disk.written(writing).await,
@@ -114,7 +119,10 @@ impl Identities {
                     changing.add(disk);
                 }
                 Err(error) => {
-                    if is_left_behind(&error) {
+                    if matches!(error, StoreError::Hung { .. }) {
+                        hanging.push((disk.id, disk.registration(identity.registration)));
+                        disk.stay_missing(HANGS.to_owned());
+                    } else if is_left_behind(&error) {
                         disk.return_later(identity.registration, &error);
                     }
                     first_error.get_or_insert(error);
@@ -124,7 +132,7 @@ impl Identities {
         match first_error {
             Some(error) if !is_any_written => Err(error),
             Some(error) if had_current && self.current_disks().is_empty() => Err(error),
-            _ => Ok(()),
+            _ => Ok(hanging),
         }
     }
 
@@ -278,7 +286,7 @@ impl Identities {
         disks: &[DiskId],
         changing: &mut Changing,
     ) -> Result<(), StoreError> {
-        let is_served = |id| self.disks.iter().any(|it| it.id == id && !it.is_out_of_service());
+        let is_served = |id| self.disks.iter().any(|it| it.id == id && it.has_identity_of_start());
         let is_forgotten =
             |known: &KnownDisk| disks.contains(&known.disk) && !is_served(known.disk);
         let before = changing.known.clone();
@@ -299,11 +307,11 @@ impl Identities {
         for disk in self.serving() {
             let content = content(disk, identity, changing, changing.settled);
             match disk.write_identity(content).await {
-                Err(error) if !disk.is_out_of_service() => return Err(error),
+                Err(error) if disk.has_identity_of_start() => return Err(error),
                 _ => {}
             }
         }
-        if self.disks.iter().all(|disk| disk.is_out_of_service()) {
+        if !self.disks.iter().any(|disk| disk.has_identity_of_start()) {
             return Err(self.disks[0].out_of_service());
         }
         Ok(())

@@ -22,7 +22,7 @@
 //! | how is a replica of unknown origin made durable | [`restamp`] |
 //! | what is there, and is there room | [`index`], [`replicas`], [`space`] |
 //! | one disk | [`volume`] |
-//! | when it is out of service, slow or hung | [`failure`], [`watchdog`], [`reopen`] |
+//! | when it is out of service, slow or hung | [`failure`], [`watchdog`], [`reading`], [`reopen`] |
 //! | what tells replicas apart | [`stamps`] |
 //! | is everything still there | [`missing`], [`scrub_file`] |
 
@@ -37,6 +37,7 @@ mod index;
 mod missing;
 mod open;
 mod read;
+mod reading;
 mod recent;
 mod record;
 mod recover;
@@ -70,7 +71,7 @@ use self::index::{Entry, Index, Place};
 use self::open::Folder;
 use self::read::{READ_MAX, Verified};
 use self::record::{Layout, State};
-use self::reopen::{Attempt, HANGS};
+use self::reopen::Attempt;
 use self::space::{Reservation, share_file_systems};
 use self::volume::Disk;
 use self::writer::{SMALL_MAX, Writer};
@@ -99,7 +100,9 @@ pub struct DiskStore {
 
 impl DiskStore {
     /// Opens the store: locks the directories, reads or creates the identity, and finds exactly the
-    /// sealed chunks. All disks are opened in parallel, each with as many threads as `pool`.
+    /// sealed chunks. All disks are opened in parallel, each with as many threads as `pool`. A disk
+    /// that takes longer than [`Config::read_within`] to read is starting; see
+    /// [`IdentityStore::reopen_disks`].
     ///
     /// Directories that are all empty become a new node; an empty one among others becomes a new disk of
     /// the node, unless a disk of the node was in it: that one is missing, as is one that is locked
@@ -139,28 +142,24 @@ impl DiskStore {
         }
         open::sync_parents(new).await;
         let identities = Identities::new(identity, settled, known, disks.clone());
-        {
+        let hanging = {
             let mut changing = identities.lock().await;
-            identities.start(&mut changing).await.map_err(OpenError::NoIdentity)?;
-        }
-        let mut scans = Vec::new();
+            identities.start(&mut changing).await.map_err(OpenError::NoIdentity)?
+        };
         for disk in &disks {
             disk.commits.open(disk.pool.reserve().await);
-            if !disk.is_out_of_service() {
-                let scanned = Arc::clone(disk);
-                scans.push((disk, disk.pool.start(move || recover::recover(&scanned)).await));
+            let hangs = hanging.iter().find(|(hanging, _)| *hanging == disk.id);
+            if hangs.is_some() || disk.has_identity_of_start() {
+                let reading = disk.start_reading().await;
+                *disk.attempt.lock().await = Some(match hangs {
+                    Some((_, registration)) => Attempt::Scanning(*registration, reading),
+                    None => Attempt::Reading(reading),
+                });
             }
         }
-        for (disk, mut scan) in scans {
-            match disk.unless_hung(&mut scan).await {
-                Ok(Ok(recovered)) => disk.add_recovered(recovered).await,
-                Ok(Err(error)) => disk.fail(&error),
-                Err(_) => {
-                    let registration = disk.registration(identities.current().registration);
-                    *disk.attempt.lock().await = Some(Attempt::Scanning(registration, scan));
-                    disk.stay_missing(HANGS.to_owned());
-                }
-            }
+        let until = Instant::now() + config.read_within;
+        for disk in &disks {
+            disk.read_until(until).await;
         }
         let (identities, level) = (Arc::new(identities), config.level);
         Ok(Self { index, disks, identities, level, is_closed: AtomicBool::new(false) })
@@ -475,7 +474,8 @@ impl ChunkStore for DiskStore {
         let drained = async {
             for disk in &self.disks {
                 // Nothing on a hanging disk is acknowledged.
-                if disk.unless_hung(disk.drain()).await.is_ok() {
+                let is_drained = disk.unless_hung(disk.drain()).await.is_ok();
+                if is_drained && !disk.is_out_of_service() {
                     let on = Arc::clone(disk);
                     let _ = disk.run(move || on.close_segments()).await;
                 }

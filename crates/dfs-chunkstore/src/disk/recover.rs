@@ -51,20 +51,30 @@ impl Recovered {
 pub(super) fn recover(disk: &Disk) -> Recovered {
     let mut recovered = Recovered::new(disk.number);
     disk.clear_damaged();
-    let found =
-        recover_files(disk, &mut recovered).and_then(|()| recover_segments(disk, &mut recovered));
+    let found = recover_all(disk, &mut recovered);
     if let Err(error) = found {
-        disk.fail(&error);
+        if !disk.is_closed() {
+            disk.fail(&error);
+        }
         recovered = Recovered::new(disk.number);
     }
     disk.refresh_space();
     recovered
 }
 
-fn recover_files(disk: &Disk, recovered: &mut Recovered) -> io::Result<()> {
+fn recover_all(disk: &Disk, recovered: &mut Recovered) -> io::Result<()> {
+    let shards = disk.fs.list(&disk.folder.join(CHUNKS))?;
+    let segments = disk.fs.list(&disk.segments_path())?;
+    let is_segment = |name: &&String| matches!(parse_name(name), Some(Name::Segment(..)));
+    disk.progress.set_total(shards.len() + segments.iter().filter(is_segment).count());
+    recover_files(disk, &shards, recovered)?;
+    recover_segments(disk, segments, recovered)
+}
+
+fn recover_files(disk: &Disk, shards: &[String], recovered: &mut Recovered) -> io::Result<()> {
     let chunks = disk.folder.join(CHUNKS);
     let mut unreadable = 0;
-    for shard in disk.fs.list(&chunks)? {
+    for shard in shards {
         let shard = chunks.join(shard);
         for name in disk.fs.list(&shard)? {
             let path = shard.join(&name);
@@ -95,6 +105,7 @@ fn recover_files(disk: &Disk, recovered: &mut Recovered) -> io::Result<()> {
                 }
             }
         }
+        disk.advance_reading()?;
     }
     Ok(())
 }
@@ -108,10 +119,10 @@ pub(super) fn read_file_head(disk: &Disk, path: &Path) -> io::Result<Option<Head
     Ok(head.filter(fits))
 }
 
-fn recover_segments(disk: &Disk, recovered: &mut Recovered) -> io::Result<()> {
+fn recover_segments(disk: &Disk, names: Vec<String>, recovered: &mut Recovered) -> io::Result<()> {
     let folder = disk.segments_path();
     let (mut segments, mut indexes) = (Vec::new(), BTreeSet::new());
-    for name in disk.fs.list(&folder)? {
+    for name in names {
         match parse_name(&name) {
             Some(Name::Segment(number, salt)) => segments.push((number, salt, folder.join(name))),
             Some(Name::Index(number, salt)) => drop(indexes.insert((number, salt))),
@@ -122,41 +133,49 @@ fn recover_segments(disk: &Disk, recovered: &mut Recovered) -> io::Result<()> {
     }
     let last = segments.iter().map(|(number, ..)| *number).max();
     for (number, salt, path) in segments {
-        let has_index = indexes.contains(&(number, salt));
-        let file = disk.fs.open(&path, Opening::Existing)?;
-        let id = SegmentId { number, salt, length: file.length()? };
-        let mut segment =
-            Segment { salt, replicas: 0, may_have_index: has_index, needs_index: false };
-        let listed = if has_index { disk.read_segment_index(id) } else { None };
-        if let Some(listed) = listed {
-            segment.replicas = listed.len() as u32;
-            disk.segments.add(number, segment);
+        let may_have_index = indexes.contains(&(number, salt));
+        let segment = Segment { salt, replicas: 0, may_have_index, needs_index: true };
+        recovered.add_all(read_segment(disk, number, segment, &path, Some(number) == last)?);
+        if disk.segments.closed(number).is_some() {
             indexes.remove(&(number, salt));
-            recovered.add_all(listed);
-            continue;
         }
-        let (found, damaged) = recover_segment(disk, &path, &*file, salt, Some(number) == last)?;
-        // What is damaged keeps its segment.
-        segment.replicas = (found.len() + damaged) as u32;
-        segment.needs_index = true;
-        disk.segments.add(number, segment);
-        if segment.replicas == 0 {
-            continue;
-        }
-        indexes.remove(&(number, salt));
-        let found = found.into_iter().map(|(at, head)| {
-            let place = Place::Record { segment: number, page: (at / PAGE as u64) as u32 };
-            (head.chunk, Entry::new(disk.number, place, &head))
-        });
-        let found: Vec<_> = found.collect();
-        disk.write_segment_index(number, &found);
-        recovered.add_all(found);
+        disk.advance_reading()?;
     }
     // Their segments are gone.
     for (number, salt) in indexes {
         disk.fs.remove(&folder.join(index_name_of(number, salt)))?;
     }
     Ok(())
+}
+
+/// Returns the replicas in a segment, from its index file if it has a valid one.
+fn read_segment(
+    disk: &Disk,
+    number: u32,
+    segment: Segment,
+    path: &Path,
+    is_last: bool,
+) -> io::Result<Vec<(ChunkId, Entry)>> {
+    let file = disk.fs.open(path, Opening::Existing)?;
+    if segment.may_have_index {
+        let id = SegmentId { number, salt: segment.salt, length: file.length()? };
+        if let Some(listed) = disk.read_segment_index(id) {
+            let replicas = listed.len() as u32;
+            disk.segments.add(number, Segment { replicas, needs_index: false, ..segment });
+            return Ok(listed);
+        }
+    }
+    let (found, damaged) = recover_segment(disk, path, &*file, segment.salt, is_last)?;
+    // What is damaged keeps its segment.
+    let replicas = (found.len() + damaged) as u32;
+    disk.segments.add(number, Segment { replicas, ..segment });
+    let found = found.into_iter().map(|(at, head)| {
+        let place = Place::Record { segment: number, page: (at / PAGE as u64) as u32 };
+        (head.chunk, Entry::new(disk.number, place, &head))
+    });
+    let found: Vec<_> = found.collect();
+    disk.write_segment_index(number, &found);
+    Ok(found)
 }
 
 /// Returns the sealed replicas in a segment, and the number of places where another one may be.

@@ -8,10 +8,12 @@ use std::sync::Arc;
 
 use dfs_types::{ChunkId, Level, with_causes};
 
+use super::failure::Condition;
 use super::identities::Identities;
 use super::index::Entry;
 use super::open::{Folder, Found};
-use super::recover::{Recovered, recover};
+use super::reading::if_done;
+use super::recover::Recovered;
 use super::volume::Disk;
 use crate::thread_pool::Running;
 use crate::{OpenError, Registration};
@@ -20,7 +22,9 @@ use crate::{OpenError, Registration};
 pub(super) enum Attempt {
     /// Its directory is being locked, and its identity read.
     Opening(Running<Result<Found, OpenError>>),
-    /// Its replicas are being read. It has this registration.
+    /// Its replicas are being read, as the store was opened with it.
+    Reading(Running<Recovered>),
+    /// Its replicas are being read, after it was missing. It has this registration.
     Scanning(Option<Registration>, Running<Recovered>),
 }
 
@@ -32,12 +36,12 @@ pub(super) const EMPTY: &str = "the directory is empty, but a disk of this node 
     the disk; if it is gone for good, give its replacement another directory";
 
 impl Disk {
-    /// Tries to bring the disk into service if it is missing. Returns true if it succeeded. What
-    /// does not return is continued by the next call.
+    /// Tries to bring the disk into service if it is missing, or puts it in service once it has been
+    /// read. Returns true if it succeeded. What has not ended is continued by the next call.
     pub(super) async fn reopen(self: &Arc<Self>, identities: &Identities, newest: Level) -> bool {
         let mut attempt = self.attempt.lock().await;
         if !self.is_missing() {
-            return false;
+            return self.continue_reading(&mut attempt).await;
         }
         match self.advance(&mut attempt, identities, newest).await {
             Ok(()) => {
@@ -69,18 +73,18 @@ impl Disk {
             let found = opened.unwrap_or_else(|panic| Err(panic.into()));
             let found = found.map_err(|error| with_causes(&error))?;
             let registration = self.accept(found, identities).await?;
-            let scanned = Arc::clone(self);
-            let scan = self.pool.start(move || recover(&scanned)).await;
+            let scan = self.start_reading().await;
             *attempt = Some(Attempt::Scanning(registration, scan));
         }
         if let Some(Attempt::Scanning(registration, scan)) = attempt {
             let registration = *registration;
-            let recovered = self.unless_hung(scan).await.map_err(|_| HANGS.to_owned())?;
+            let recovered = if_done(scan).await.ok_or_else(|| HANGS.to_owned())?;
             *attempt = None;
             let joined = match recovered {
                 Ok(recovered) => self.join(registration, recovered, identities).await,
                 Err(panic) => Err(panic.to_string()),
             };
+            self.progress.end();
             return joined.inspect_err(|_| {
                 // The next attempt takes it again.
                 self.release();
@@ -138,6 +142,9 @@ impl Disk {
         let Recovered { replicas, replaced, count, bytes } = recovered;
         self.space.add(count, bytes);
         self.index.set_disk(replicas);
+        if matches!(*self.condition(), Condition::Failed(_)) {
+            self.index.drop_disk(self.number);
+        }
         self.free_all_replaced(replaced).await;
     }
 

@@ -140,6 +140,7 @@ impl DiskSpace {
             state: DiskState::Healthy,
             reason: String::new(),
             has_unread_heads: false,
+            read_percent: None,
             is_full: self.is_full(&state, &common),
         }
     }

@@ -15,8 +15,9 @@ use super::failure::Condition;
 use super::identity_file::DiskIdentity;
 use super::index::{Entry, Index, Place};
 use super::open::Folder;
+use super::reading::Progress;
 use super::recent::{FileKey, Recent};
-use super::reopen::Attempt;
+use super::reopen::{Attempt, HANGS};
 use super::segments::Segments;
 use super::space::DiskSpace;
 use super::stamps::Stamps;
@@ -31,6 +32,8 @@ use crate::{
 
 /// Maximum bytes in flight to one disk; writers wait for room.
 const IN_FLIGHT_BYTES: u64 = 16 << 20;
+/// Why a disk is starting.
+const READING: &str = "its replicas are being read; they are served when all of them are found";
 /// Unit of the limit.
 const IN_FLIGHT_UNIT: u64 = 64 << 10;
 const IN_FLIGHT_UNITS: u32 = (IN_FLIGHT_BYTES / IN_FLIGHT_UNIT) as u32;
@@ -59,6 +62,8 @@ pub(super) struct Disk {
     condition: Mutex<Condition>,
     /// Heads that were damaged or unreadable when it was opened.
     pub(super) damaged: Mutex<Vec<DamagedHead>>,
+    /// How much of it has been read at the start.
+    pub(super) progress: Progress,
     /// When unread heads are read again.
     pub(super) heads_due: Mutex<Option<Instant>>,
     /// When the outdated indexes of its segments are written again.
@@ -117,6 +122,7 @@ impl Disk {
             head_turn: Mutex::default(),
             condition: Mutex::new(condition),
             damaged: Mutex::default(),
+            progress: Progress::default(),
             heads_due: Mutex::default(),
             indexes_due: Mutex::default(),
             is_retiring: AtomicBool::new(false),
@@ -207,6 +213,11 @@ impl Disk {
         self.release();
     }
 
+    /// Returns whether the store was closed.
+    pub(super) fn is_closed(&self) -> bool {
+        self.in_flight.is_closed()
+    }
+
     /// Keeps the lock of the directory.
     pub(super) fn keep(&self, lock: Box<dyn FsLock>) {
         *self.lock.lock().unwrap_or_else(PoisonError::into_inner) = Some(lock);
@@ -278,8 +289,9 @@ impl Disk {
 
     pub(super) fn usage(&self) -> DiskUsage {
         let has_unread_heads = self.has_unread_heads();
-        let usage = DiskUsage { has_unread_heads, ..self.space.usage(self.id) };
         let (state, reason) = self.state();
+        let read_percent = self.progress.percent().filter(|_| state == DiskState::Starting);
+        let usage = DiskUsage { has_unread_heads, read_percent, ..self.space.usage(self.id) };
         if state.is_in_service() {
             DiskUsage { state, reason, ..usage }
         } else {
@@ -290,10 +302,12 @@ impl Disk {
     /// Returns its state and the reason; an empty one if it is healthy.
     fn state(&self) -> (DiskState, String) {
         let pace = self.watch.observe(Instant::now());
-        let is_retiring = self.is_retiring();
+        let (is_retiring, read_percent) = (self.is_retiring(), self.progress.percent());
         let condition = self.condition();
         let (state, why) = match (&*condition, pace) {
             (Condition::Failed(why), _) => (DiskState::Failed, why.as_str()),
+            (_, Pace::Hung) if read_percent.is_some() => (DiskState::Missing, HANGS),
+            _ if read_percent.is_some() => (DiskState::Starting, READING),
             (Condition::Missing(why), _) => (DiskState::Missing, why.as_str()),
             (_, Pace::Hung) => {
                 (DiskState::Hung, "an operation does not return: check the disk and its driver")

@@ -155,6 +155,57 @@ async fn chunk_being_written_to_a_disk_that_hangs_fails() {
     }
 }
 
+/// A disk that takes long to read takes part in registrations, but proves nothing until it is read.
+#[tokio::test]
+async fn disk_that_is_still_being_read_is_starting() {
+    use DiskState::{Healthy, Starting};
+    let fs = HangingFs::new();
+    let open = async |read_within| {
+        let config = dfs_chunkstore::Config {
+            slow_after: Duration::from_hours(1),
+            hung_after: Duration::from_hours(1),
+            read_within,
+            ..config(&["/a", "/b"])
+        };
+        let random = Arc::new(SeededRandom::new(1));
+        DiskStore::open(config, fs.hooked(), Pool::threads(2), random).await.unwrap()
+    };
+    let store = open(Duration::from_hours(1)).await;
+    store.store_registration(numbered(1)).await.unwrap();
+    let disk = store.usage()[1].disk;
+    let mut on_b = Vec::new();
+    for number in 1..=4 {
+        on_b.push(conformance::put(&store, ChunkId(number), LARGE).await.unwrap());
+    }
+    on_b.retain(|sealed| sealed.disk == disk);
+    let replica = on_b[0].replica();
+    drop(store);
+    fs.inner.crash();
+    // The first of the two directories of its chunks can be read.
+    let last = format!("/b/chunks/{:02x}", on_b[1].chunk.0);
+    fs.gate.close(Some(String::leak(last)));
+    let store = open(Duration::from_millis(100)).await;
+    while store.usage()[1].read_percent != Some(50) {
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(states(&store), [Healthy, Starting]);
+    assert!(!store.usage()[1].state.proves_absence() && !store.usage()[1].state.takes_chunks());
+    assert_eq!(store.stat(replica).await.unwrap(), None);
+    let new = conformance::put(&store, ChunkId(9), LARGE).await.unwrap();
+    assert_ne!(new.disk, disk, "it takes no chunks");
+    store.store_registration(numbered(2)).await.unwrap();
+    assert!(!store.reopen_disks().await);
+
+    fs.gate.close(None);
+    while !store.reopen_disks().await {
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(states(&store), [Healthy, Healthy], "it missed no registration");
+    assert_eq!((store.usage()[1].chunks, store.usage()[1].read_percent), (2, None));
+    conformance::assert_whole(&store, on_b[0].chunk, LARGE).await;
+    assert!(store.delete(replica).await.unwrap());
+}
+
 /// D5, K4: a disk that hangs at the start, in any of its steps, is missing until it answers.
 #[tokio::test]
 async fn d05_disk_that_hangs_at_the_start_is_missing_until_it_answers() {

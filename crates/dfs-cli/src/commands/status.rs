@@ -104,6 +104,9 @@ pub(super) fn nodes(status: &ClusterStatus) -> Vec<String> {
             0 => String::new(),
             faulty => format!("  {faulty} of {} disks not healthy", node.disks.len()),
         };
+        if let Some(percent) = node.read_percent() {
+            note = format!("  starting, {percent} % of its disks read");
+        }
         if node.refuses_chunks {
             note.push_str("  accepts no new chunks");
         }
@@ -134,6 +137,23 @@ mod tests {
     use dfs_types::{ClusterId, DiskId, DiskState, NodeId, NodeState};
 
     use super::*;
+
+    #[test]
+    fn node_that_is_starting_shows_how_much_of_its_disks_was_read() {
+        let mut status = ClusterStatus::new(ClusterId(1));
+        let mut node = NodeStatus::new(NodeId(1), "a:7080", NodeState::Active);
+        node.disks = (1..=4).map(|id| DiskStatus::new(DiskId(id), 10)).collect();
+        for (disk, percent) in node.disks[1..3].iter_mut().zip([10, 50]) {
+            disk.state = DiskState::Starting;
+            disk.reason = format!("/{percent}: being read");
+            disk.read_percent = Some(percent);
+        }
+        node.disks[3].state = DiskState::Failed;
+        status.nodes = vec![node];
+        let shown = nodes(&status).join("\n");
+        assert!(shown.contains("starting, 53 % of its disks read"), "{shown}");
+        assert!(shown.contains("is starting: /10: being read"), "{shown}");
+    }
 
     /// F15.
     #[test]

@@ -89,6 +89,8 @@ pub struct DiskStatus {
     pub reason: String,
     /// Its scrub; `None` until that has started.
     pub scrub: Option<DiskScrub>,
+    /// Percentage of it that has been read, while it is starting.
+    pub read_percent: Option<u8>,
 }
 
 /// Health of the data, in chunks.
@@ -263,6 +265,19 @@ impl NodeStatus {
         sum(self.working(), |disk| disk.chunks)
     }
 
+    /// Returns the percentage of its disks that has been read; `None` unless it is starting.
+    pub fn read_percent(&self) -> Option<u8> {
+        let starting = self.disks.iter().filter(|disk| disk.state == DiskState::Starting);
+        let started = self.working().map(|_| 100);
+        let mut shares: Vec<u64> =
+            starting.map(|disk| u64::from(disk.read_percent.unwrap_or(0))).collect();
+        if shares.is_empty() {
+            return None;
+        }
+        shares.extend(started);
+        Some((shares.iter().sum::<u64>() / shares.len() as u64) as u8)
+    }
+
     /// Returns the disks that are not healthy.
     pub fn faulty_disks(&self) -> impl Iterator<Item = &DiskStatus> {
         self.disks.iter().filter(|disk| disk.state != DiskState::Healthy)
@@ -281,6 +296,7 @@ impl DiskStatus {
             state: DiskState::Healthy,
             reason: String::new(),
             scrub: None,
+            read_percent: None,
         }
     }
 
@@ -294,6 +310,7 @@ impl DiskStatus {
             state: wire::disk_state("nodes.disks.state", disk.state)?,
             reason: disk.reason,
             scrub: disk.scrub.map(wire::disk_scrub),
+            read_percent: disk.read_percent.map(|percent| percent.min(100) as u8),
         })
     }
 }

@@ -305,6 +305,7 @@ pub(super) fn wire_disk(disk: &DiskReport) -> v1::Disk {
         file_system_id: disk.file_system.map(WireId::to_wire).unwrap_or_default(),
         file_system_free: disk.file_system_free,
         scrub: disk.scrub.map(Into::into),
+        read_percent: disk.read_percent,
     }
 }
 

@@ -341,6 +341,7 @@ fn parse_disks(disks: Vec<v1::Disk>) -> Result<Vec<DiskReport>, FieldError> {
                 file_system: wire::optional_id("disks.file_system_id", &disk.file_system_id)?,
                 file_system_free: disk.file_system_free,
                 scrub: disk.scrub.map(wire::disk_scrub),
+                read_percent: disk.read_percent,
             })
         })
         .collect()

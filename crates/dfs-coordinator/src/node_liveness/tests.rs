@@ -44,6 +44,7 @@ fn report(free: u64) -> Report {
             file_system: None,
             file_system_free: free,
             scrub: None,
+            read_percent: None,
         }],
         ..Report::default()
     }
@@ -411,6 +412,31 @@ fn disk_is_lost_at_once_when_failed_and_after_the_grace_period_when_hung_or_miss
     assert_eq!(disk_healths(&world), [Suspect; 4], "the node is silent");
     world.at(120);
     assert_eq!(disk_healths(&world), [Lost; 4]);
+}
+
+/// Lets a second pass with each report of a starting disk, and returns the health of the disk.
+fn start_disk(world: &mut World, stream: u64, percents: &[u32]) -> DiskHealth {
+    for percent in percents {
+        world.at(world.now.duration_since(world.start).as_secs() + 1);
+        let mut disk = report(0).disks[0].clone();
+        (disk.state, disk.read_percent) = (DiskState::Starting, Some(*percent));
+        let report = Report { disks: vec![disk], ..Report::default() };
+        world.registry.record_heartbeat(NodeId(1), stream, report, world.now).unwrap();
+    }
+    disk_healths(world)[0]
+}
+
+#[test]
+fn starting_disk_is_lost_only_if_it_gets_no_further_for_the_grace_period() {
+    use DiskHealth::{Lost, Suspect};
+    let (mut world, stream) = world_of_four_disks();
+    let slowly: Vec<u32> = (0..200).map(|second| second / 50).collect();
+    assert_eq!(start_disk(&mut world, stream, &slowly), Suspect, "after three grace periods");
+    // A node that stops again and again while it starts.
+    let again: Vec<u32> = (0..55).map(|second| second % 4).collect();
+    assert_eq!(start_disk(&mut world, stream, &again[..5]), Suspect);
+    assert_eq!(start_disk(&mut world, stream, &again), Lost);
+    assert_eq!(start_disk(&mut world, stream, &[4]), Suspect, "it got further");
 }
 
 #[test]

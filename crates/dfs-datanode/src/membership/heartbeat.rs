@@ -168,6 +168,7 @@ pub(super) fn disks(node: &Node) -> Vec<v1::Disk> {
             file_system_id: disk.file_system.map(WireId::to_wire).unwrap_or_default(),
             file_system_free: disk.file_system_free,
             reason: disk.reason,
+            read_percent: disk.read_percent.map(u32::from),
         })
         .collect()
 }

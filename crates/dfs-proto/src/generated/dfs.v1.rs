@@ -4370,6 +4370,9 @@ pub struct Disk {
     /// The scrub of the disk; not set until it has started.
     #[prost(message, optional, tag = "10")]
     pub scrub: ::core::option::Option<DiskScrub>,
+    /// Percentage of it that has been read while its node starts; set only while it is starting.
+    #[prost(uint32, optional, tag = "11")]
+    pub read_percent: ::core::option::Option<u32>,
 }
 /// The scrub of a disk: a pass reads every replica on it.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
@@ -4563,6 +4566,8 @@ pub enum DiskState {
     /// Its directory is empty or locked, or an operation on it has not returned since the node
     /// started. Not in service until it can be read.
     Missing = 7,
+    /// Its replicas are being read at the start of its node. Not in service until all are found.
+    Starting = 8,
 }
 impl DiskState {
     /// String value of the enum field names used in the ProtoBuf definition.
@@ -4579,6 +4584,7 @@ impl DiskState {
             Self::Returning => "DISK_STATE_RETURNING",
             Self::Retiring => "DISK_STATE_RETIRING",
             Self::Missing => "DISK_STATE_MISSING",
+            Self::Starting => "DISK_STATE_STARTING",
         }
     }
     /// Creates an enum from field names used in the ProtoBuf definition.
@@ -4592,6 +4598,7 @@ impl DiskState {
             "DISK_STATE_RETURNING" => Some(Self::Returning),
             "DISK_STATE_RETIRING" => Some(Self::Retiring),
             "DISK_STATE_MISSING" => Some(Self::Missing),
+            "DISK_STATE_STARTING" => Some(Self::Starting),
             _ => None,
         }
     }
