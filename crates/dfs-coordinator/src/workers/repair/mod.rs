@@ -21,9 +21,8 @@ use dfs_metadata::namespace::{Chunk, ChunkChange, ChunkChanges, Namespace, ScanC
 use dfs_transport::in_request;
 use dfs_types::{ChunkId, Generation, NodeId, RequestId, Revision, Scope, counted};
 use dfs_workers::{Handle, Next, REPAIR, Spec, Worker};
-use futures_util::future::BoxFuture;
-use futures_util::stream::FuturesUnordered;
-use futures_util::{FutureExt, StreamExt};
+use futures_util::FutureExt as _;
+use tokio::task::{JoinError, JoinSet};
 use tokio::time::{Instant, sleep};
 use tracing::{info, warn};
 
@@ -81,7 +80,9 @@ pub(crate) struct Repair {
     takers: BTreeSet<NodeId>,
     /// Why repair is held, if it is.
     held: Option<String>,
-    jobs: FuturesUnordered<BoxFuture<'static, Job>>,
+    /// Tasks of their own: a repair in flight may hold a turn to read, for which a step would wait
+    /// without advancing it.
+    jobs: JoinSet<Job>,
 }
 
 /// Progress in the records that are not at rest.
@@ -116,7 +117,7 @@ impl Repair {
             lost: LostDisks::default(),
             takers: BTreeSet::new(),
             held: None,
-            jobs: FuturesUnordered::new(),
+            jobs: JoinSet::new(),
         }
     }
 
@@ -316,7 +317,7 @@ impl Repair {
                 drop(claim);
                 Job { chunk, before, result }
             });
-            self.jobs.push(job.boxed());
+            self.jobs.spawn(job);
         }
     }
 
@@ -384,8 +385,8 @@ impl Repair {
         }
         self.publish();
         if is_busy {
-            while let Some(Some(job)) = self.jobs.next().now_or_never() {
-                self.ended(job)?;
+            while let Some(job) = self.jobs.try_join_next() {
+                self.ended(completed(job))?;
             }
             return Ok(Next::Again);
         }
@@ -398,7 +399,7 @@ impl Repair {
         };
         tokio::select! {
             biased;
-            Some(job) = jobs.next() => self.ended(job)?,
+            Some(job) = jobs.join_next() => self.ended(completed(job))?,
             change = changed => match change {
                 Ok(change) => self.follow(change),
                 Err(_) => self.changes = None,
@@ -423,6 +424,11 @@ impl Worker for Repair {
     async fn step_while_paused(&mut self) -> Result<Next, Error> {
         self.advance(true).await
     }
+}
+
+/// Returns the repair of a task, which nothing aborts before the worker ends. Passes on its panic.
+fn completed(job: Result<Job, JoinError>) -> Job {
+    job.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()))
 }
 
 /// Describes what repair does: chunks being repaired, waiting, and without a replica.
