@@ -29,6 +29,8 @@ mod metadata;
 #[cfg(test)]
 mod power;
 #[cfg(test)]
+mod rebalancing;
+#[cfg(test)]
 mod relaying;
 #[cfg(test)]
 mod semantics;

@@ -347,6 +347,27 @@ fn f14_nodes_on_one_file_system_count_its_space_once() {
 }
 
 #[test]
+fn file_system_is_contended_if_its_nodes_may_use_more_than_it_has() {
+    let mut world = World::new();
+    let mut contended = |nodes: &[(u128, u64)], total| {
+        for (id, free) in nodes {
+            let node = world.node(*id, NodeState::Active);
+            let stream = world.registry.open_stream(node, SOURCE, 1).unwrap();
+            let mut report = report(*free);
+            report.disks[0].file_system = Some(FileSystemId(7));
+            report.disks[0].file_system_free = total;
+            world.registry.record_heartbeat(node, stream, report, world.now);
+        }
+        let views = world.registry.views(world.now).into_iter();
+        views.map(|view| view.contended.len()).collect::<Vec<_>>()
+    };
+    assert_eq!(contended(&[(1, 900)], 500), [0], "a node alone on it");
+    // Limited to less than their shares, they do not get in each other's way.
+    assert_eq!(contended(&[(1, 400), (2, 400)], 800), [0, 0]);
+    assert_eq!(contended(&[(1, 400), (2, 400)], 799), [1, 1]);
+}
+
+#[test]
 fn stopping_or_diskless_node_is_away_not_full() {
     let mut world = World::new();
     let (broken, stopping) = (world.node(1, NodeState::Active), world.node(2, NodeState::Active));

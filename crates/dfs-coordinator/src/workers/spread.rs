@@ -151,6 +151,8 @@ mod tests {
         assert_eq!(crowding(&unknown, &[1, 2]), None);
         let (_, partly) = places(&["a", "a", ""]);
         assert_eq!(crowding(&partly, &[1, 2]), None);
+        let (_, partly) = places(&["", "", "a"]);
+        assert_eq!(crowding(&partly, &[1, 2]), None);
     }
 
     #[test]

@@ -50,6 +50,8 @@ const REST: Duration = Duration::from_secs(5);
 const REST_FACTOR: u32 = 4;
 /// Heartbeats after which reports include what happened before.
 const HEARTBEATS: u32 = 2;
+/// Heartbeats for which a node none of whose replicas can be moved rests, at least.
+const HEARTBEATS_STUCK: u32 = 10;
 /// Heartbeats before the first step: deletions of an earlier holder of the lease are under way.
 const HEARTBEATS_FIRST: u32 = 10;
 
@@ -194,6 +196,8 @@ impl Rebalance {
         let rest = |giver: &NodeId| self.walks.get(giver).and_then(|walk| walk.rest(nodes.at));
         let Some(giver) = givers.iter().copied().find(|giver| rest(giver).is_none()) else {
             let detail = match rest(&givers[0]) {
+                // Others may give more than is certain now.
+                _ if !self.ledger.is_empty() => self.ledger.describe(),
                 Some(Rest::Unlisted(_)) => format!("node {} cannot be listed", givers[0]),
                 _ => stuck(&balance, givers[0]),
             };
@@ -216,10 +220,12 @@ impl Rebalance {
         balance: &mut Balance,
     ) -> Result<Vec<Move>, Error> {
         let Self { core, lease, handle, walks, .. } = self;
-        let walk = walks.entry(giver).or_default();
+        let walk = walks.entry(giver).or_insert_with(|| Walk::new(nodes.at));
         if walk.needs_page() {
             match orders::list_page(core, lease, giver, None, walk.after()).await {
-                Ok((page, is_last)) if is_last || !page.is_empty() => walk.add_page(page, is_last),
+                Ok((page, is_last)) if is_last || !page.is_empty() => {
+                    walk.add_page(page, is_last, nodes.at);
+                }
                 listed => {
                     debug!(%giver, ?listed, "a datanode that gives replicas could not be listed");
                     handle.add_failed(1);
@@ -257,7 +263,8 @@ impl Rebalance {
             moves.add(Move { chunk: name.chunk, record, replica, from: giver, to });
         }
         let moves = moves.0;
-        walk.note(!moves.is_empty(), &considered[count..], Instant::now());
+        let least = core.settings.heartbeat_interval() * HEARTBEATS_STUCK;
+        walk.note(!moves.is_empty(), &considered[count..], (Instant::now(), least));
         Ok(moves)
     }
 

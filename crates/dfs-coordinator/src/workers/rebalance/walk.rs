@@ -6,13 +6,14 @@ use std::time::Duration;
 use dfs_types::{ChunkId, ReplicaRef};
 use tokio::time::Instant;
 
-/// Pause of a node none of whose replicas can be moved.
-const REST: Duration = Duration::from_hours(1);
+/// Pause after a list without a replica to move, as a multiple of the time that the walk took.
+const REST_FACTOR: u32 = 20;
 
 /// Position in the list of a node, which is walked again and again as long as replicas are found to
 /// move. Pure.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Walk {
+    began: Instant,
     /// Listed replicas that were not considered yet.
     listed: VecDeque<ReplicaRef>,
     after: Option<ChunkId>,
@@ -25,13 +26,24 @@ pub(super) struct Walk {
 /// Why a node is not asked for now, and until when.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Rest {
-    /// None of its replicas can be moved.
+    /// None of its replicas could be moved.
     Stuck(Instant),
     /// Its list could not be read.
     Unlisted(Instant),
 }
 
 impl Walk {
+    pub(super) fn new(now: Instant) -> Self {
+        Self {
+            began: now,
+            listed: VecDeque::new(),
+            after: None,
+            is_last: false,
+            has_found: false,
+            resting: None,
+        }
+    }
+
     /// Returns whether the next replicas must be listed first.
     pub(super) fn needs_page(&self) -> bool {
         self.listed.is_empty()
@@ -42,8 +54,11 @@ impl Walk {
         self.after
     }
 
-    /// Adds a page of the list.
-    pub(super) fn add_page(&mut self, page: Vec<ReplicaRef>, is_last: bool) {
+    /// Adds a page of the list, which was asked for at that time.
+    pub(super) fn add_page(&mut self, page: Vec<ReplicaRef>, is_last: bool, asked: Instant) {
+        if self.after.is_none() {
+            self.began = asked;
+        }
         self.after = page.last().map(|replica| replica.chunk).or(self.after);
         self.is_last = is_last;
         self.listed.extend(page);
@@ -55,21 +70,28 @@ impl Walk {
     }
 
     /// Records that some of the replicas taken are to be moved, and which were not considered. At
-    /// the end of a list without any to move, the node rests.
-    pub(super) fn note(&mut self, has_found: bool, rest: &[ReplicaRef], now: Instant) {
+    /// the end of a list without any to move, the node rests for `least`, or longer if the list is
+    /// long: what is true of its replicas now need not be later.
+    pub(super) fn note(
+        &mut self,
+        has_found: bool,
+        rest: &[ReplicaRef],
+        (now, least): (Instant, Duration),
+    ) {
         self.has_found |= has_found;
         for replica in rest.iter().rev() {
             self.listed.push_front(*replica);
         }
         if self.listed.is_empty() && self.is_last {
-            let resting = (!self.has_found).then(|| Rest::Stuck(now + REST));
-            *self = Self { resting, ..Self::default() };
+            let rest = least.max(now.duration_since(self.began) * REST_FACTOR);
+            let resting = (!self.has_found).then(|| Rest::Stuck(now + rest));
+            *self = Self { resting, ..Self::new(now) };
         }
     }
 
     /// Starts over after a pause, as the list could not be read.
     pub(super) fn postpone(&mut self, until: Instant) {
-        *self = Self { resting: Some(Rest::Unlisted(until)), ..Self::default() };
+        *self = Self { resting: Some(Rest::Unlisted(until)), ..Self::new(until) };
     }
 
     /// Returns why the node is not asked for now; `None` if it is.
@@ -88,39 +110,49 @@ mod tests {
         ReplicaRef { chunk: ChunkId(chunk), part: Part::WHOLE, disk: DiskId(1), stamp: Stamp(1) }
     }
 
+    const LEAST: Duration = Duration::from_secs(5);
+
     #[test]
     fn list_is_walked_again_while_replicas_are_found() {
         let now = Instant::now();
-        let mut walk = Walk::default();
+        let mut walk = Walk::new(now);
         assert!(walk.needs_page() && walk.after().is_none());
-        walk.add_page(vec![replica(1), replica(2)], false);
+        walk.add_page(vec![replica(1), replica(2)], false, now);
         assert!(!walk.needs_page());
         let taken = walk.take(2);
-        walk.note(true, &taken[1..], now);
+        walk.note(true, &taken[1..], (now, LEAST));
         assert_eq!(walk.take(9), [replica(2)], "what was not considered comes next");
-        walk.note(false, &[], now);
+        walk.note(false, &[], (now, LEAST));
         assert!(walk.needs_page() && walk.after() == Some(ChunkId(2)));
-        walk.add_page(vec![replica(3)], true);
+        walk.add_page(vec![replica(3)], true, now);
         walk.take(9);
-        walk.note(false, &[], now);
+        walk.note(false, &[], (now, LEAST));
         assert_eq!(walk.rest(now), None);
         assert!(walk.needs_page() && walk.after().is_none(), "from the beginning");
     }
 
     #[test]
-    fn node_without_a_replica_to_move_rests() {
-        let now = Instant::now();
-        for pages in [vec![vec![]], vec![vec![replica(1)], vec![]], vec![vec![replica(1)]]] {
-            let mut walk = Walk::default();
-            let count = pages.len();
-            for (index, page) in pages.into_iter().enumerate() {
-                assert_eq!(walk.rest(now), None);
-                walk.add_page(page, index + 1 == count);
-                walk.take(9);
-                walk.note(false, &[], now);
+    fn node_without_a_replica_to_move_rests_in_proportion_to_its_list() {
+        let began = Instant::now();
+        for (took, pages) in [
+            (Duration::ZERO, vec![Vec::new()]),
+            (Duration::from_secs(1), vec![vec![replica(1)], vec![]]),
+            (Duration::from_mins(1), vec![vec![replica(1)]]),
+        ] {
+            let mut walk = Walk::new(began);
+            // The pause before a walk does not count.
+            for asked in [began, began + Duration::from_hours(9)] {
+                let now = asked + took;
+                for (index, page) in pages.iter().enumerate() {
+                    assert_eq!(walk.rest(now), None);
+                    walk.add_page(page.clone(), index + 1 == pages.len(), asked);
+                    walk.take(9);
+                    walk.note(false, &[], (now, LEAST));
+                }
+                let until = now + LEAST.max(took * REST_FACTOR);
+                assert_eq!(walk.rest(now), Some(Rest::Stuck(until)));
+                assert_eq!(walk.rest(until), None);
             }
-            assert_eq!(walk.rest(now), Some(Rest::Stuck(now + REST)));
-            assert_eq!(walk.rest(now + REST), None);
         }
     }
 }
