@@ -1,5 +1,6 @@
 //! Runs simulations: `sim --seed N` shows one completely, `sim --seeds A..B` the failures of many.
-//! With `--bug NAME`, plants a bug, and ends successfully as soon as a seed finds it.
+//! With `--bug NAME`, plants a bug, and ends successfully as soon as a seed finds it. `SIM_LOG=debug`
+//! also prints the logs of all servers.
 
 #![expect(clippy::print_stdout, reason = "prints its result")]
 
@@ -8,6 +9,7 @@ use std::process::ExitCode;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use dfs_runtime::{LogFormat, init_logging};
 use dfs_testkit::sim::{Failure, run};
 use dfs_types::PlantedBug;
 
@@ -33,6 +35,9 @@ fn main() -> ExitCode {
         println!("usage: sim --seed N | --seeds A..B [--bug NAME]");
         return ExitCode::from(2);
     };
+    if let Ok(level) = std::env::var("SIM_LOG") {
+        init_logging(&level, LogFormat::Text).expect("SIM_LOG is a level");
+    }
     if let Some(bug) = bug {
         return hunt(bug, seeds);
     }

@@ -49,13 +49,8 @@ fn fifty_seeds_find_no_violation() {
     assert!(puts > 1_000, "{puts} puts are too few");
     assert!(upgrades >= 10 && raise_crashes >= 4, "{upgrades} upgrades, {raise_crashes} crashes");
     // Each kind, as otherwise slow links alone would do.
-    let FaultCounts { stops, crashes, torn_crashes, kills, full_disks, .. } = faults;
-    let FaultCounts { cuts, one_way_cuts, holds, slow_links, clock_jumps, .. } = faults;
-    let fewest = [
-        [stops, crashes, torn_crashes, kills, full_disks],
-        [cuts, one_way_cuts, holds, slow_links, clock_jumps],
-    ];
-    assert!(fewest.iter().flatten().all(|count| *count >= 10), "too few faults: {faults}");
+    let counts = faults.all();
+    assert!(counts.iter().all(|count| *count >= 8), "too few faults: {faults}");
     let DamageCounts { flips, losses, absences, rewinds } = damage;
     let is_enough = flips >= 20 && losses >= 20 && absences >= 8 && rewinds >= 8;
     assert!(is_enough, "too little damage: {damage}");

@@ -4,8 +4,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use dfs_client::{Client, Error};
-use dfs_types::{NodeId, NodeState, Random, SeededRandom};
+use dfs_client::{Client, Error, WorkerChange};
+use dfs_types::{DiskState, NodeId, NodeState, Random, SeededRandom};
 use tokio::time::sleep;
 
 use super::workload::{Phase, Shared};
@@ -28,9 +28,15 @@ async fn act(client: &Client, random: &SeededRandom) -> Result<String, Error> {
     let (cluster, count) = (status.cluster, status.nodes.len() as u64);
     let any = status.nodes.get(random.below(count.max(1)) as usize);
     let Some(node) = any.map(|node| node.id) else { return Ok("there are no nodes".to_owned()) };
-    Ok(match random.below(4) {
+    Ok(match random.below(6) {
         0 | 1 => format!("drain {node}: {:?}", admin.drain(cluster, node).await?),
         2 => format!("undrain {node}: {:?}", admin.undrain(cluster, node).await?),
+        3 => {
+            let name = ["repair", "drain", "delete", "rebalance"][random.below(4) as usize];
+            let pause = Duration::from_millis(500 + random.below(8_000));
+            admin.set_worker(cluster, name, WorkerChange::Pause(pause)).await?;
+            format!("pause {name} for {pause:?}")
+        }
         _ => format!("compare the disks: {:?}", admin.check_replicas(cluster).await?.id),
     })
 }
@@ -48,4 +54,30 @@ pub(super) async fn undrain_all(client: &Client) -> bool {
         }
     }
     drained.is_empty()
+}
+
+/// Notes what is not as usual, to explain a cluster that does not converge.
+pub(super) async fn note_status(client: &Client, shared: &Shared) {
+    let admin = client.admin();
+    let Ok(status) = admin.status().await else { return };
+    for node in &status.nodes {
+        for disk in &node.disks {
+            if disk.state != DiskState::Healthy || !disk.reason.is_empty() {
+                let (host, state, reason) = (&node.host, disk.state, &disk.reason);
+                let disk = disk.id;
+                shared.trace.note(format_args!("disk {disk} of {host} is {state:?}: {reason}"));
+            }
+        }
+        if node.state != NodeState::Active {
+            shared.trace.note(format_args!("{} is {:?}", node.host, node.state));
+        }
+    }
+    if let Ok(gc) = admin.gc_status(100).await {
+        let (hold, replicas) = (gc.hold.map(|hold| hold.reason), gc.replicas);
+        shared.trace.note(format_args!("unneeded: {replicas:?}, on hold: {hold:?}"));
+    }
+    let Ok(workers) = admin.workers().await else { return };
+    for worker in workers.workers {
+        shared.trace.note(format_args!("worker {}: {}", worker.name, worker.state));
+    }
 }

@@ -128,10 +128,15 @@ impl Damage {
         }
     }
 
-    /// Plugs in what is unplugged; no more damage is done.
+    /// Plugs in what is unplugged, and restarts the machine if it was damaged, as a disk that failed
+    /// is tried again at the next start. No more damage is done.
     pub(super) fn heal(&mut self, sim: &mut Sim<'_>) {
         self.events.clear();
         self.apply(sim, Event::Plug);
+        if self.has_damaged(self.victim.name) {
+            self.stop(sim);
+            self.victim.start(sim);
+        }
     }
 
     /// Returns whether the disks of a machine were damaged.

@@ -8,6 +8,7 @@ use std::time::Duration;
 use dfs_types::{Random, SeededRandom};
 use turmoil::Sim;
 
+use super::fault_counts::FaultCounts;
 use super::host::{CLIENT, COORDINATOR, DATANODES, Machine};
 use super::trace::Trace;
 
@@ -30,6 +31,11 @@ enum Event {
     Crash {
         host: usize,
         is_torn: bool,
+    },
+    /// The disks of the coordinator fail before or after the commit of a move, and it crashes.
+    CrashMove {
+        commits: u64,
+        is_after: bool,
     },
     /// A server is killed: unsynced data stays in the memory of its machine.
     Kill {
@@ -77,31 +83,6 @@ enum Event {
     },
 }
 
-/// Number of faults of each kind.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct FaultCounts {
-    /// The disks of a machine failed, before it crashed.
-    pub stops: u64,
-    /// A machine lost everything unsynced.
-    pub crashes: u64,
-    /// A machine lost some unsynced data.
-    pub torn_crashes: u64,
-    /// A server was killed.
-    pub kills: u64,
-    /// The disks of a machine were full.
-    pub full_disks: u64,
-    /// Two machines were cut off from each other.
-    pub cuts: u64,
-    /// A machine could not reach another one, which could reach it.
-    pub one_way_cuts: u64,
-    /// Messages between two machines were held.
-    pub holds: u64,
-    /// Messages between two machines were slow.
-    pub slow_links: u64,
-    /// The clock of the coordinator jumped.
-    pub clock_jumps: u64,
-}
-
 impl FaultCounts {
     fn count(&mut self, event: Event) {
         let kind = match event {
@@ -118,34 +99,6 @@ impl FaultCounts {
             _ => return,
         };
         *kind += 1;
-    }
-}
-
-impl std::ops::AddAssign for FaultCounts {
-    fn add_assign(&mut self, other: Self) {
-        self.stops += other.stops;
-        self.crashes += other.crashes;
-        self.torn_crashes += other.torn_crashes;
-        self.kills += other.kills;
-        self.full_disks += other.full_disks;
-        self.cuts += other.cuts;
-        self.one_way_cuts += other.one_way_cuts;
-        self.holds += other.holds;
-        self.slow_links += other.slow_links;
-        self.clock_jumps += other.clock_jumps;
-    }
-}
-
-impl fmt::Display for FaultCounts {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { stops, crashes, torn_crashes, kills, full_disks, .. } = self;
-        let Self { cuts, one_way_cuts, holds, slow_links, clock_jumps, .. } = self;
-        write!(
-            f,
-            "{stops} failing disks, {crashes} crashes and {torn_crashes} torn ones, {kills} kills, \
-             {full_disks} full disks, {cuts} cuts and {one_way_cuts} one-way ones, {holds} holds, \
-             {slow_links} slow links, {clock_jumps} clock jumps"
-        )
     }
 }
 
@@ -174,14 +127,15 @@ impl Faults {
         for _ in 0..2 + random.below(10) {
             let begin = FIRST + random.below(LAST - FIRST);
             let end = begin + 200 + random.below(8_000);
-            let kind = random.below(12);
+            let kind = random.below(14);
             let (a, b) = pair(&random);
             let host = random.below(machines.len() as u64) as usize;
             // One fault at a time per machine or link, in either direction.
             let place = match kind {
                 0..=6 => (machines[host].name, ""),
                 7..=10 => (a.min(b), a.max(b)),
-                _ => ("", ""),
+                11 => ("", ""),
+                _ => (machines[0].name, "move"),
             };
             let free = free_at.entry(place).or_default();
             if begin < *free {
@@ -222,6 +176,10 @@ impl Faults {
                     add(begin, Event::Slow { a, b, latency: 50 + random.below(800) });
                     add(end, Event::Slow { a, b, latency: *LATENCY.end() });
                 }
+                12.. => {
+                    let is_after = random.below(2) == 0;
+                    add(begin, Event::CrashMove { commits: 1 + random.below(3), is_after });
+                }
                 _ => {
                     let ahead = Duration::from_secs(1 + random.below(3 * 3_600));
                     add(begin, Event::Jump { ahead });
@@ -246,6 +204,13 @@ impl Faults {
                 self.apply(sim, event);
             }
         }
+        if self.machines[0].observed.crash.take_struck() {
+            self.begun.move_crashes += 1;
+            self.trace.note_at(now, "the disks of coordinator fail at a commit of a move");
+            let at = now.as_millis() as u64 + self.random.below(300);
+            self.add(at, Event::Crash { host: 0, is_torn: false });
+            self.add(at + 100 + self.random.below(2_000), Event::Restart { host: 0 });
+        }
         let (a, b) = pair(&self.jitter);
         let latency = LATENCY.start() + self.jitter.below(LATENCY.end() - LATENCY.start());
         if !self.slow.contains(&(a.min(b), a.max(b))) {
@@ -253,10 +218,19 @@ impl Faults {
         }
     }
 
+    fn add(&mut self, at: u64, event: Event) {
+        self.events.entry(at).or_default().push(event);
+    }
+
     /// Ends all remaining faults: links are restored, machines run.
     pub(super) fn heal(&mut self, sim: &mut Sim<'_>) {
         let now = sim.elapsed();
         let mut stopped = BTreeSet::new();
+        let crash = &self.machines[0].observed.crash;
+        crash.arm(0, false);
+        if crash.take_struck() {
+            stopped.insert(0);
+        }
         for event in std::mem::take(&mut self.events).into_values().flatten() {
             match event {
                 // The crash that follows a disk failure.
@@ -293,6 +267,9 @@ impl Faults {
             }
             Event::Crash { host, is_torn } => {
                 self.machines[host].crash(sim, is_torn.then_some(&self.random));
+            }
+            Event::CrashMove { commits, is_after } => {
+                self.machines[0].observed.crash.arm(commits, is_after);
             }
             Event::Kill { host } => self.machines[host].kill(sim),
             Event::Restart { host } => self.machines[host].start(sim),
@@ -336,6 +313,10 @@ impl fmt::Display for Shown<'_> {
             Event::Crash { host, is_torn } => {
                 let how = if is_torn { " in the middle of writes" } else { "" };
                 write!(f, "{} crashes{how}", machines[host].name)
+            }
+            Event::CrashMove { commits, is_after } => {
+                let when = if is_after { "after" } else { "before" };
+                write!(f, "{COORDINATOR} is to crash {when} commit {commits} of a move")
             }
             Event::Kill { host } => write!(f, "{} is killed", machines[host].name),
             Event::Restart { host } => write!(f, "{} is started", machines[host].name),

@@ -18,6 +18,7 @@ use turmoil::Sim;
 use super::damage::DISKS;
 use super::disk::{FsBackend, LyingFs};
 use super::invariants::work_keys;
+use super::observed_engine::{Observed, ObservedEngine};
 use super::trace::Trace;
 use super::upgrade::{CrashingEngine, RaiseCrash};
 use super::{Disks, SimClock, SimNetwork};
@@ -54,6 +55,8 @@ pub(super) struct Machine {
     network: Mutex<SimNetwork>,
     /// Problem with the metadata, if any.
     problem: Mutex<Option<String>>,
+    /// Commits of the coordinator.
+    pub(super) observed: Arc<Observed>,
 }
 
 /// Simulated time between two checks of the metadata.
@@ -76,6 +79,7 @@ impl Machine {
             stop: Mutex::default(),
             network: Mutex::default(),
             problem: Mutex::default(),
+            observed: Arc::default(),
         })
     }
 
@@ -200,6 +204,7 @@ impl Machine {
         if let Some(crash) = lock(&self.crash_at_raise).clone().filter(|_| !is_new) {
             engine = Arc::new(CrashingEngine { inner: engine, disks: self.disks.clone(), crash });
         }
+        engine = Arc::new(ObservedEngine::new(engine, self.disks.clone(), self.observed.clone()));
         let settings = Settings {
             listen: "0.0.0.0:7070".to_owned(),
             http_listen: String::new(),
@@ -256,7 +261,7 @@ impl Machine {
 
     /// Returns the problem with the metadata, if any.
     pub(super) fn problem(&self) -> Option<String> {
-        lock(&self.problem).clone()
+        lock(&self.problem).clone().or_else(|| self.observed.problem())
     }
 
     fn report(&self, problem: String) {

@@ -62,6 +62,11 @@ impl Durable {
         self.records().filter(|(_, record)| !record.is_tombstone())
     }
 
+    /// Returns whether the chunk of a replica is deleted, but still has a record.
+    pub(super) fn is_deleted(&self, replica: &ReplicaRef) -> bool {
+        self.records.get(&replica.chunk).is_some_and(Chunk::is_tombstone)
+    }
+
     /// Returns the replicas on all disks.
     pub(super) fn held(&self) -> impl Iterator<Item = &ReplicaRef> {
         self.held.keys()

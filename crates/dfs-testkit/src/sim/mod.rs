@@ -10,12 +10,15 @@
 mod administration;
 mod damage;
 mod disk;
+mod fault_counts;
 mod faults;
+mod healing;
 mod host;
 mod inspection;
 mod invariants;
 mod model;
 mod network;
+mod observed_engine;
 mod time;
 mod trace;
 mod upgrade;
@@ -35,7 +38,6 @@ use self::damage::Damage;
 use self::faults::{Faults, LATENCY};
 use self::host::{CLIENT, COORDINATOR, COORDINATOR_ADDRESS, DATANODES, Machine};
 use self::inspection::Durable;
-use self::invariants::records_advance::Records;
 use self::invariants::{converged, durable_replicas, orphans, sound_replica};
 use self::trace::Trace;
 use self::upgrade::Upgrade;
@@ -43,7 +45,7 @@ use self::workload::{Phase, Shared};
 
 pub use damage::DamageCounts;
 pub use disk::FsBackend;
-pub use faults::FaultCounts;
+pub use fault_counts::FaultCounts;
 pub use network::SimNetwork;
 pub use time::SimClock;
 
@@ -232,7 +234,6 @@ fn simulate(
     let all = machines.clone();
     let mut damage = Damage::plan(seed ^ 0xda3a_9e00, &machines[1..], trace.clone());
     let mut faults = Faults::plan(seed ^ 0xfa17, machines, trace.clone());
-    let mut records = Records::default();
     let mut inspect_at = Duration::ZERO;
     let mut collected_until = Duration::MAX;
     loop {
@@ -277,7 +278,6 @@ fn simulate(
         let Some(durable) = Durable::read(&all)? else { continue };
         sound_replica::check(&durable)?;
         durable_replicas::check(&durable, |host| damage.has_damaged(host))?;
-        records.check(durable.records())?;
         if shared.phase() == Phase::Collecting {
             match orphans::check(&durable).and_then(|()| converged::check(&durable)) {
                 Ok(()) => {

@@ -5,14 +5,15 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use dfs_client::{
-    Client, DeleteOptions, Error, Explanation, GetOptions, MakeDirectoryOptions, PutOptions,
-    PutSource, RenameOptions,
+    Client, DeleteOptions, Error, GetOptions, MakeDirectoryOptions, PutOptions, PutSource,
+    RenameOptions,
 };
 use dfs_types::{DfsPath, ErrorCode, Level, Random, SeededRandom};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep};
 
-use super::administration::{administer, undrain_all};
+use super::administration::{administer, note_status};
+use super::healing::check_everything;
 use super::host::DATANODES;
 use super::invariants::{acknowledged_bytes, namespace};
 use super::model::{Model, State, content_of};
@@ -20,7 +21,7 @@ use super::trace::Trace;
 use super::upgrade::{Progress, Stage};
 
 /// Workers that change files, each in a separate directory.
-const WORKERS: u64 = 3;
+pub(super) const WORKERS: u64 = 3;
 /// Calls per worker.
 const CALLS: u64 = 24;
 /// Calls of the worker that starts once the write level is raised.
@@ -28,12 +29,9 @@ const CALLS_AFTER_RAISE: u64 = 10;
 /// Names in use by a worker at the same time.
 const NAMES: u64 = 4;
 /// Time limit for the cluster to become healthy after the faults.
-const WHOLE_WITHIN: Duration = Duration::from_secs(90);
+pub(super) const WHOLE_WITHIN: Duration = Duration::from_secs(90);
 /// Time limit for raising the write level.
 const RAISED_WITHIN: Duration = Duration::from_mins(5);
-/// Replicas required to acknowledge a put, and those wanted.
-const REPLICAS_MIN: usize = 2;
-const COPIES: usize = 3;
 
 /// Counters of calls.
 #[derive(Debug, Clone, Copy, Default)]
@@ -81,7 +79,7 @@ impl Shared {
         *self.phase.lock().unwrap_or_else(PoisonError::into_inner) = phase;
     }
 
-    fn model(&self) -> MutexGuard<'_, Model> {
+    pub(super) fn model(&self) -> MutexGuard<'_, Model> {
         self.model.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -90,7 +88,7 @@ impl Shared {
     }
 }
 
-type Wrong = String;
+pub(super) type Wrong = String;
 
 /// Runs the workers and a reader, ends the faults, and checks everything.
 pub(super) async fn run(
@@ -149,7 +147,12 @@ pub(super) async fn run(
         check_everything(&client, &shared).await?;
     }
     shared.enter(Phase::Whole);
-    until("nothing is left to collect", async || shared.phase() == Phase::Over).await
+    until("nothing is left to collect", async || {
+        sleep(Duration::from_secs(1)).await;
+        note_status(&client, &shared).await;
+        shared.phase() == Phase::Over
+    })
+    .await
 }
 
 /// Finalizes the upgrade once every machine is replaced, retrying until the newer level is
@@ -327,7 +330,7 @@ impl Worker {
 }
 
 /// Returns the paths in a directory.
-async fn listed(client: &Client, directory: &str) -> Result<Vec<String>, Error> {
+pub(super) async fn listed(client: &Client, directory: &str) -> Result<Vec<String>, Error> {
     let mut listing = client.list(path(directory));
     let mut paths = Vec::new();
     while let Some(entry) = listing.next().await? {
@@ -367,7 +370,7 @@ async fn read(client: &Client, shared: &Shared, name: &str) -> Result<(), Wrong>
 }
 
 /// Returns the bytes of a file; `None` if it does not exist.
-async fn content(client: &Client, name: &str) -> Result<Option<Bytes>, Error> {
+pub(super) async fn content(client: &Client, name: &str) -> Result<Option<Bytes>, Error> {
     let opened = client.get(&path(name), GetOptions::default()).await;
     let mut reader = match opened {
         Err(error) if error.code() == ErrorCode::NotFound => return Ok(None),
@@ -380,81 +383,11 @@ async fn content(client: &Client, name: &str) -> Result<Option<Bytes>, Error> {
     Ok(Some(Bytes::from(all)))
 }
 
-/// Checks after the faults that each file is possible and has its replicas.
-async fn check_everything(client: &Client, shared: &Shared) -> Result<(), Wrong> {
-    until("all datanodes are back", async || {
-        client.admin().status().await.is_ok_and(|status| {
-            let fresh = |heard: Duration| heard < Duration::from_secs(2);
-            status.nodes.iter().filter(|node| node.last_heard.is_some_and(fresh)).count()
-                == DATANODES.len()
-        })
-    })
-    .await?;
-    until("no node is drained", async || undrain_all(client).await).await?;
-    let paths = shared.model().paths();
-    for name in &paths {
-        let reading = shared.model().begin_read(name);
-        let result = content(client, name).await;
-        shared.trace.note(format_args!("finally {name}: {}", shown_length(&result)));
-        let found = result.map_err(|error| format!("finally, {name}: {error}"))?;
-        let possible = shared.model().end_read(reading);
-        acknowledged_bytes::check(found.as_ref(), &possible)
-            .map_err(|wrong| format!("finally, {name}: {wrong}"))?;
-    }
-    for number in 0..WORKERS {
-        let name = directory(number);
-        let paths = listed(client, &name).await;
-        let paths = paths.map_err(|error| format!("finally, list {name}: {error}"))?;
-        namespace::check(&shared.model(), &name, &paths)?;
-    }
-    for (wanted, within) in [(REPLICAS_MIN, Duration::from_secs(20)), (COPIES, WHOLE_WITHIN)] {
-        for name in &paths {
-            let certain = shared.model().certain(name);
-            if let Some(Some(_)) = certain {
-                has_replicas(client, name, wanted, within).await?;
-            }
-        }
-        shared.trace.note(format_args!("all files have {wanted} good replicas"));
-    }
-    Ok(())
-}
-
-/// Waits until each chunk of a file has this many verified replicas.
-async fn has_replicas(
-    client: &Client,
-    name: &str,
-    wanted: usize,
-    within: Duration,
-) -> Result<(), Wrong> {
-    let deadline = Instant::now() + within;
-    loop {
-        let explained = client.explain(&path(name), true).await;
-        if explained.as_ref().is_ok_and(|explained| fewest_replicas(explained) >= wanted) {
-            return Ok(());
-        }
-        if Instant::now() >= deadline {
-            return Err(format!("{name} does not have {wanted} good replicas: {explained:?}"));
-        }
-        sleep(Duration::from_millis(200)).await;
-    }
-}
-
-fn fewest_replicas(explained: &Explanation) -> usize {
-    let good = explained.chunks.iter().map(|chunk| {
-        chunk
-            .replicas
-            .iter()
-            .filter(|replica| replica.verified == Some(true) && replica.health.is_durable())
-            .count()
-    });
-    good.min().unwrap_or(usize::MAX)
-}
-
-async fn until(what: &str, condition: impl AsyncFnMut() -> bool) -> Result<(), Wrong> {
+pub(super) async fn until(what: &str, condition: impl AsyncFnMut() -> bool) -> Result<(), Wrong> {
     until_within(WHOLE_WITHIN, what, condition).await
 }
 
-async fn until_within(
+pub(super) async fn until_within(
     within: Duration,
     what: &str,
     mut condition: impl AsyncFnMut() -> bool,
@@ -481,7 +414,7 @@ fn shown(result: &Result<(), Error>) -> String {
     }
 }
 
-fn shown_length(result: &Result<Option<Bytes>, Error>) -> String {
+pub(super) fn shown_length(result: &Result<Option<Bytes>, Error>) -> String {
     match result {
         Ok(Some(bytes)) => format!("{} bytes", bytes.len()),
         Ok(None) => "nothing".to_owned(),
@@ -489,10 +422,10 @@ fn shown_length(result: &Result<Option<Bytes>, Error>) -> String {
     }
 }
 
-fn directory(worker: u64) -> String {
+pub(super) fn directory(worker: u64) -> String {
     format!("/worker-{worker}")
 }
 
-fn path(text: &str) -> DfsPath {
+pub(super) fn path(text: &str) -> DfsPath {
     DfsPath::new(Bytes::copy_from_slice(text.as_bytes())).expect("a short absolute path")
 }

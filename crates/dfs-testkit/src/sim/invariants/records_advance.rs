@@ -7,40 +7,40 @@ use std::collections::{BTreeMap, BTreeSet};
 use dfs_metadata::namespace::{Chunk, ReplicaId};
 use dfs_types::ChunkId;
 
-/// The records of the last check, and all replicas that were forgotten before.
-#[derive(Default)]
+/// The records after the last commits, and all replicas that were forgotten before.
+#[derive(Debug, Default)]
 pub(in crate::sim) struct Records {
     last: BTreeMap<ChunkId, Chunk>,
     forgotten: BTreeSet<(ChunkId, ReplicaId)>,
 }
 
 impl Records {
-    /// Compares all records with those of the last check.
-    pub(in crate::sim) fn check<'a>(
+    /// Checks the record of a chunk after a commit; `None` for no record.
+    pub(in crate::sim) fn check(
         &mut self,
-        records: impl Iterator<Item = (ChunkId, &'a Chunk)>,
+        chunk: ChunkId,
+        new: Option<Chunk>,
     ) -> Result<(), String> {
-        let now: BTreeMap<_, _> = records.map(|(chunk, record)| (chunk, record.clone())).collect();
-        for (chunk, old) in std::mem::take(&mut self.last) {
-            let new = now.get(&chunk);
-            if new.is_some_and(|new| !advances(&old, new)) {
+        let names = |replica| new.as_ref().is_some_and(|new| named(new).any(|it| it == replica));
+        if let Some(old) = self.last.remove(&chunk) {
+            if new.as_ref().is_some_and(|new| !advances(&old, new)) {
                 return Err(format!("the record of chunk {chunk} went back: {old:?} to {new:?}"));
             }
-            let named: BTreeSet<_> =
-                new.into_iter().flat_map(|new| &new.replicas).map(ReplicaId::of).collect();
-            let before = old.replicas.iter().map(ReplicaId::of);
-            let gone = before.filter(|replica| !named.contains(replica));
+            let gone = named(&old).filter(|replica| !names(*replica));
             self.forgotten.extend(gone.map(|replica| (chunk, replica)));
         }
-        for (chunk, record) in &now {
-            let mut named = record.replicas.iter().map(|replica| (*chunk, ReplicaId::of(replica)));
-            if let Some((_, again)) = named.find(|it| self.forgotten.contains(it)) {
-                return Err(format!("chunk {chunk} names {again:?} again: {record:?}"));
+        if let Some(new) = new {
+            if let Some(again) = named(&new).find(|it| self.forgotten.contains(&(chunk, *it))) {
+                return Err(format!("chunk {chunk} names {again:?} again: {new:?}"));
             }
+            self.last.insert(chunk, new);
         }
-        self.last = now;
         Ok(())
     }
+}
+
+fn named(record: &Chunk) -> impl Iterator<Item = ReplicaId> {
+    record.replicas.iter().map(ReplicaId::of)
 }
 
 fn advances(old: &Chunk, new: &Chunk) -> bool {
@@ -82,7 +82,7 @@ mod tests {
 
     fn is_accepted(history: &[Chunk]) -> bool {
         let mut records = Records::default();
-        history.iter().all(|record| records.check([(ChunkId(1), record)].into_iter()).is_ok())
+        history.iter().all(|record| records.check(ChunkId(1), Some(record.clone())).is_ok())
     }
 
     #[test]
