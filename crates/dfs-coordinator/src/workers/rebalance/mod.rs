@@ -8,8 +8,8 @@
 //! Repair and drain go first: while they are at work, no move begins.
 
 mod balance;
-mod ledger;
 mod respread;
+mod unreported;
 mod walk;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -27,8 +27,8 @@ use tokio::time::Instant;
 use tracing::{debug, info};
 
 use self::balance::{Balance, Fill};
-use self::ledger::{Ledger, Move};
 use self::respread::Respread;
+use self::unreported::{Move, Unreported};
 use self::walk::{Rest, Walk};
 use crate::Error;
 use crate::core::Core;
@@ -63,7 +63,7 @@ pub(crate) struct Rebalance {
     began: Instant,
     /// Moves have begun, and continue until the difference is small.
     is_running: bool,
-    ledger: Ledger,
+    unreported: Unreported,
     walks: BTreeMap<NodeId, Walk>,
     /// Nodes that could take replicas at the last step.
     takers: BTreeSet<NodeId>,
@@ -91,7 +91,7 @@ impl Rebalance {
             handle,
             began,
             is_running: false,
-            ledger: Ledger::default(),
+            unreported: Unreported::default(),
             walks: BTreeMap::new(),
             takers: BTreeSet::new(),
             respread: Respread::default(),
@@ -139,24 +139,24 @@ impl Rebalance {
 
     /// Forgets moves that reports include by now.
     async fn settle(&mut self, nodes: &Nodes) -> Result<(), Error> {
-        let chunks = self.ledger.undeleted();
+        let chunks = self.unreported.undeleted();
         if !chunks.is_empty() {
             let records = self.core.namespace.readable_chunks(Scope::internal(), &chunks).await;
             let records = records.map_err(Error::metadata("reading the records of chunks"))?;
             let known = chunks.into_iter().zip(records);
             let known = known.filter_map(|(chunk, record)| Some((chunk, record.ok()?))).collect();
-            self.ledger.note_records(&known, Instant::now());
+            self.unreported.note_records(&known, Instant::now());
         }
         let heard = |view: &View| Some((view.node, nodes.at.checked_sub(view.last_heard?)?));
         let heard = nodes.views.iter().filter_map(heard).collect();
-        self.ledger.settle(&heard, self.core.settings.heartbeat_interval() * HEARTBEATS);
+        self.unreported.settle(&heard, self.core.settings.heartbeat_interval() * HEARTBEATS);
         Ok(())
     }
 
     fn fills(&self, nodes: &Nodes) -> BTreeMap<NodeId, Fill> {
         let fill = |view: &View| {
             let reported = view.capacity.saturating_sub(view.free);
-            let (least, most) = self.ledger.used(view.node, reported);
+            let (least, most) = self.unreported.used(view.node, reported);
             let (capacity, may_take) = (view.capacity, !view.is_full);
             Fill { least, most, capacity, may_take, contended: view.contended.clone() }
         };
@@ -171,8 +171,8 @@ impl Rebalance {
         let mut balance = Balance::new(self.fills(nodes), self.is_running);
         let givers = balance.givers();
         if givers.is_empty() {
-            if self.is_running && !self.ledger.is_empty() {
-                self.handle.set_detail(self.ledger.describe());
+            if self.is_running && !self.unreported.is_empty() {
+                self.handle.set_detail(self.unreported.describe());
                 return Ok(Next::After(interval));
             }
             if std::mem::take(&mut self.is_running) {
@@ -183,8 +183,8 @@ impl Rebalance {
             return Ok(Next::After(interval));
         }
         self.is_running = true;
-        if self.ledger.is_full() {
-            self.handle.set_detail(self.ledger.describe());
+        if self.unreported.is_full() {
+            self.handle.set_detail(self.unreported.describe());
             return Ok(Next::After(interval));
         }
         let takers = nodes.views.iter().filter(|view| !view.is_full).map(|view| view.node);
@@ -197,7 +197,7 @@ impl Rebalance {
         let Some(giver) = givers.iter().copied().find(|giver| rest(giver).is_none()) else {
             let detail = match rest(&givers[0]) {
                 // Others may give more than is certain now.
-                _ if !self.ledger.is_empty() => self.ledger.describe(),
+                _ if !self.unreported.is_empty() => self.unreported.describe(),
                 Some(Rest::Unlisted(_)) => format!("node {} cannot be listed", givers[0]),
                 _ => stuck(&balance, givers[0]),
             };
@@ -293,7 +293,7 @@ impl Rebalance {
                 match moved {
                     Ok(Moved::Done) => {
                         has_moved = true;
-                        self.ledger.add(&one, at);
+                        self.unreported.add(&one, at);
                     }
                     Ok(Moved::Failed) => self.handle.add_failed(1),
                     Ok(Moved::NotNamed | Moved::NoTarget) => {}

@@ -10,15 +10,16 @@ use dfs_types::Scope;
 use dfs_workers::Next;
 use tokio::time::Instant;
 
-use super::ledger::Move;
+use super::unreported::Move;
 use super::{Moves, Nodes, REST_FACTOR, Rebalance};
 use crate::Error;
 use crate::metrics::MoveReason;
 use crate::workers::moves::Mover;
 use crate::workers::spread::settled;
 
-/// Pause before the records are walked again because moves have failed.
-const RETRY_AFTER: Duration = Duration::from_mins(1);
+/// Pause before the records are walked again because moves have failed: at least this long, and as
+/// a multiple of the time that the walk took.
+const RETRY_AFTER: (Duration, u32) = (Duration::from_mins(1), 20);
 
 /// Progress over all records.
 #[derive(Debug, Default)]
@@ -31,7 +32,9 @@ pub(super) struct Respread {
     moved: u64,
     /// `None` while nothing is to be done.
     position: Option<Position>,
-    /// Moves have failed since the start of the walk.
+    /// When the walk began.
+    began: Option<Instant>,
+    /// Moves have failed since then.
     has_failed: bool,
     /// When the next walk begins.
     resume_at: Option<Instant>,
@@ -56,10 +59,11 @@ impl Rebalance {
             return Ok(None);
         }
         let Some(position) = self.respread.position.clone() else { return Ok(None) };
-        if self.ledger.is_full() {
+        if self.unreported.is_full() {
             return Ok(None);
         }
         self.describe_respread();
+        let began = *self.respread.began.get_or_insert(nodes.at);
         let after = match &position {
             Position::Start => None,
             Position::After(cursor) => Some(cursor),
@@ -95,8 +99,10 @@ impl Rebalance {
             self.respread.has_failed |= self.handle.failed() > before.1;
         }
         if self.respread.position.is_none() && std::mem::take(&mut self.respread.has_failed) {
+            let (least, factor) = RETRY_AFTER;
+            let resume_at = Instant::now() + least.max(began.elapsed() * factor);
             self.respread.position = Some(Position::Start);
-            self.respread.resume_at = Some(Instant::now() + RETRY_AFTER);
+            (self.respread.began, self.respread.resume_at) = (None, Some(resume_at));
         }
         Ok(Some(after))
     }

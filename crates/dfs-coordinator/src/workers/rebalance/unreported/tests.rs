@@ -27,8 +27,8 @@ fn moved(chunk: u128) -> Move {
 }
 
 /// Returns what node 1 uses at least, and node 2 at most, given that each reported 100.
-fn used(ledger: &Ledger) -> (u64, u64) {
-    let (giver, taker) = (ledger.used(NodeId(1), 100), ledger.used(NodeId(2), 100));
+fn used(unreported: &Unreported) -> (u64, u64) {
+    let (giver, taker) = (unreported.used(NodeId(1), 100), unreported.used(NodeId(2), 100));
     assert_eq!((giver.1, taker.0), (100, 100), "a report may include a move already");
     (giver.0, taker.1)
 }
@@ -38,53 +38,53 @@ fn moves_count_until_they_are_reported() {
     let start = Instant::now();
     let at = |seconds| start + Duration::from_secs(seconds);
     let heard = |one, two| BTreeMap::from([(NodeId(1), at(one)), (NodeId(2), at(two))]);
-    let mut ledger = Ledger::default();
-    ledger.add(&moved(1), at(10));
-    ledger.add(&moved(2), at(10));
-    assert_eq!(used(&ledger), (80, 120));
+    let mut unreported = Unreported::default();
+    unreported.add(&moved(1), at(10));
+    unreported.add(&moved(2), at(10));
+    assert_eq!(used(&unreported), (80, 120));
     // A heartbeat that was on its way proves nothing.
-    ledger.settle(&heard(11, 11), DELAY);
-    assert_eq!(used(&ledger), (80, 120));
+    unreported.settle(&heard(11, 11), DELAY);
+    assert_eq!(used(&unreported), (80, 120));
     // That of the taker includes its new replicas, but the old ones are not deleted yet.
-    ledger.settle(&heard(12, 12), DELAY);
-    assert_eq!(used(&ledger), (80, 100));
-    assert_eq!(ledger.undeleted(), [ChunkId(1), ChunkId(2)]);
+    unreported.settle(&heard(12, 12), DELAY);
+    assert_eq!(used(&unreported), (80, 100));
+    assert_eq!(unreported.undeleted(), [ChunkId(1), ChunkId(2)]);
     let mut doomed = record();
     doomed.replicas[0].mark = ReplicaMark::Doomed;
     let records = BTreeMap::from([(ChunkId(1), None), (ChunkId(2), Some(doomed))]);
-    ledger.note_records(&records, at(20));
-    assert_eq!(ledger.undeleted(), [ChunkId(2)]);
-    assert_eq!(ledger.describe(), "waiting for the deletion of 1 moved replica");
-    ledger.settle(&heard(21, 21), DELAY);
-    assert_eq!(used(&ledger), (80, 100));
-    ledger.settle(&heard(22, 22), DELAY);
-    assert_eq!(used(&ledger), (90, 100));
+    unreported.note_records(&records, at(20));
+    assert_eq!(unreported.undeleted(), [ChunkId(2)]);
+    assert_eq!(unreported.describe(), "waiting for the deletion of 1 moved replica");
+    unreported.settle(&heard(21, 21), DELAY);
+    assert_eq!(used(&unreported), (80, 100));
+    unreported.settle(&heard(22, 22), DELAY);
+    assert_eq!(used(&unreported), (90, 100));
     let mut deleted = record();
     deleted.replicas[0].stamp = Stamp(2);
-    ledger.note_records(&BTreeMap::from([(ChunkId(2), Some(deleted))]), at(30));
-    assert_eq!(ledger.describe(), "waiting for reports of what was moved");
-    assert!(!ledger.is_empty());
-    ledger.settle(&heard(32, 32), DELAY);
-    assert!(ledger.is_empty());
+    unreported.note_records(&BTreeMap::from([(ChunkId(2), Some(deleted))]), at(30));
+    assert_eq!(unreported.describe(), "waiting for reports of what was moved");
+    assert!(!unreported.is_empty());
+    unreported.settle(&heard(32, 32), DELAY);
+    assert!(unreported.is_empty());
 }
 
 #[test]
 fn nodes_that_take_no_part_are_forgotten() {
     let now = Instant::now();
-    let mut ledger = Ledger::default();
-    ledger.add(&moved(1), now);
-    ledger.settle(&BTreeMap::from([(NodeId(1), now)]), DELAY);
-    assert_eq!(used(&ledger), (90, 100));
-    ledger.settle(&BTreeMap::new(), DELAY);
-    assert!(ledger.is_empty());
+    let mut unreported = Unreported::default();
+    unreported.add(&moved(1), now);
+    unreported.settle(&BTreeMap::from([(NodeId(1), now)]), DELAY);
+    assert_eq!(used(&unreported), (90, 100));
+    unreported.settle(&BTreeMap::new(), DELAY);
+    assert!(unreported.is_empty());
 }
 
 #[test]
 fn undeleted_replicas_are_bounded() {
-    let mut ledger = Ledger::default();
+    let mut unreported = Unreported::default();
     for chunk in 0..WAITING_MAX {
-        assert!(!ledger.is_full());
-        ledger.add(&moved(chunk as u128), Instant::now());
+        assert!(!unreported.is_full());
+        unreported.add(&moved(chunk as u128), Instant::now());
     }
-    assert!(ledger.is_full());
+    assert!(unreported.is_full());
 }

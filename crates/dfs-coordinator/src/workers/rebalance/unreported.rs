@@ -28,7 +28,7 @@ impl Move {
 
 /// Moved bytes of each node that its last report may not include.
 #[derive(Debug, Default)]
-pub(super) struct Ledger {
+pub(super) struct Unreported {
     arrived: Vec<Arrived>,
     left: Vec<Left>,
 }
@@ -50,7 +50,7 @@ struct Left {
     deleted: Option<Instant>,
 }
 
-impl Ledger {
+impl Unreported {
     /// Adds a replica that was moved.
     pub(super) fn add(&mut self, moved: &Move, at: Instant) {
         let bytes = moved.bytes();
