@@ -63,6 +63,8 @@ pub(crate) enum Command {
     Status(commands::status::StatusArgs),
     /// Admit and drain datanodes, put them into maintenance, or remove them
     Node(commands::node::NodeArgs),
+    /// Set how many replicas files get, by default or below a directory
+    SetReplication(commands::set_replication::SetReplicationArgs),
     /// Compare what the disks hold with the metadata, and name damaged files
     Fsck(commands::fsck::FsckArgs),
     /// Show whether anything is deleted, or permit it after a restore

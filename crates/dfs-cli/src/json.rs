@@ -38,12 +38,16 @@ pub(crate) fn stat(path: &DfsPath, stat: &FileStat) -> Value {
         "rdev": null,
         "target": null,
         "replication_factor": null,
+        "has_default_replication": null,
     });
     match stat.kind {
         FileKind::Symlink => document["target"] = json!(printable(&stat.symlink_target)),
-        FileKind::File => document["replication_factor"] = json!(stat.replication_factor),
+        FileKind::File | FileKind::Directory => {
+            document["replication_factor"] = json!(stat.replication_factor);
+            document["has_default_replication"] = json!(stat.has_default_replication);
+        }
         FileKind::CharacterDevice | FileKind::BlockDevice => document["rdev"] = json!(stat.rdev),
-        FileKind::Directory | FileKind::Fifo | FileKind::Socket => {}
+        FileKind::Fifo | FileKind::Socket => {}
     }
     document
 }
@@ -64,6 +68,7 @@ pub(crate) fn explanation(path: &DfsPath, found: &Explanation) -> Value {
         "inode": found.stat.inode.0,
         "size": found.stat.size,
         "replication_factor": found.stat.replication_factor,
+        "has_default_replication": found.stat.has_default_replication,
         "chunks": found.chunks.iter().map(chunk).collect::<Vec<_>>(),
         "problems": found.problems,
     })
@@ -230,6 +235,7 @@ mod tests {
             xattrs: 0,
             symlink_target: bytes::Bytes::new(),
             replication_factor: 3,
+            has_default_replication: true,
         }
     }
 

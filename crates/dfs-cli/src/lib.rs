@@ -151,6 +151,7 @@ async fn run_command(command: Command, cx: &Context) -> Result<()> {
         Command::Explain(args) => commands::explain::run(args, cx).await,
         Command::Status(args) => commands::status::run(args, cx).await,
         Command::Node(args) => commands::node::run(args, cx).await,
+        Command::SetReplication(args) => commands::set_replication::run(args, cx).await,
         Command::Fsck(args) => commands::fsck::run(args, cx).await,
         Command::Gc(args) => commands::gc::run(args, cx).await,
         Command::Disk(args) => commands::disk::run(args, cx).await,

@@ -33,6 +33,8 @@ mod rebalancing;
 #[cfg(test)]
 mod relaying;
 #[cfg(test)]
+mod replication;
+#[cfg(test)]
 mod semantics;
 #[cfg(test)]
 mod servers;

@@ -26,8 +26,10 @@ pub struct FileStat {
     pub rdev: u64,
     /// Target of a symlink; empty for others.
     pub symlink_target: Bytes,
-    /// Replicas wanted of each chunk of a file.
+    /// Replicas wanted of each chunk of a file, or of new files in a directory; 0 for others.
     pub replication_factor: u32,
+    /// Whether they follow the default of the cluster.
+    pub has_default_replication: bool,
     /// Version of the inode, and of the entries of a directory: equal versions mean that nothing
     /// changed in between.
     pub change: Change,
@@ -49,6 +51,7 @@ impl FileStat {
             rdev: stat.rdev,
             symlink_target: stat.symlink_target,
             replication_factor: stat.replication_factor,
+            has_default_replication: stat.policy == 0,
             change: wire::change(stat.change.unwrap_or_default()),
             xattrs: stat.xattrs,
         })

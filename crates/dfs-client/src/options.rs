@@ -22,7 +22,7 @@ pub type ProgressObserver = Arc<dyn Fn(u64) + Send + Sync>;
 pub struct PutOptions {
     /// Mode, owner, group, mtime.
     pub attributes: Attributes,
-    /// Replicas of each byte; the cluster's default when not set.
+    /// Replicas of each byte; those of the directory when not set.
     pub replication_factor: Option<u32>,
     /// Maximum length of a chunk in bytes; 64 MiB when not set.
     pub chunk_size: Option<u64>,
@@ -41,7 +41,7 @@ impl PutOptions {
         self
     }
 
-    /// Sets the replicas of each byte, 1 or more; `None` for the cluster's default.
+    /// Sets the replicas of each byte, 1 or more; `None` for those of the directory.
     pub fn replication_factor(mut self, replicas: impl Into<Option<u32>>) -> Self {
         self.replication_factor = replicas.into();
         self

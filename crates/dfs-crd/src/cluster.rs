@@ -59,7 +59,7 @@ pub struct DfsClusterSpec {
     /// Image of the pods.
     #[serde(default)]
     pub image: Image,
-    /// Replicas of each byte of new files.
+    /// Replicas of each byte; a change applies to existing files, too.
     #[serde(default = "default_replication")]
     #[schemars(range(min = 1, max = 7))]
     pub replication_factor: i32,

@@ -205,7 +205,7 @@ pub struct Capacity {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ReplicationStatus {
-    /// Replicas of new files.
+    /// Replicas of files by default.
     #[schemars(range(min = 0, max = 16))]
     pub target: i32,
     /// Chunks that lack replicas, but have one.

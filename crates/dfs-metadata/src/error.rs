@@ -221,6 +221,9 @@ pub enum Error {
     /// A bad replica would be doomed while others are lacking.
     #[error("a bad replica of chunk {0} is kept until all its replicas are sound")]
     BadReplicaNeeded(ChunkId),
+    /// Sound replicas would be doomed although no more of them are there than wanted.
+    #[error("chunk {0} would be left with fewer sound replicas than wanted")]
+    ReplicaNeeded(ChunkId),
     /// Too many of the nodes with replicas were drained or removed meanwhile.
     #[error(
         "chunk {chunk}: too few of its replicas are on nodes that are still members ({have} of the \
@@ -528,9 +531,10 @@ impl Error {
             | Self::ReleaseTooOld { .. }
             | Self::NodeTooOld { .. }
             | Self::NewerRecord { .. } => ErrorCode::UnsupportedVersion,
-            Self::LastReplica(_) | Self::BadReplicaNeeded(_) | Self::Damaged { .. } => {
-                ErrorCode::Internal
-            }
+            Self::LastReplica(_)
+            | Self::BadReplicaNeeded(_)
+            | Self::ReplicaNeeded(_)
+            | Self::Damaged { .. } => ErrorCode::Internal,
             Self::Engine(error) => engine_code(error),
         }
     }

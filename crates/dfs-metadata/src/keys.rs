@@ -37,6 +37,11 @@ pub(crate) const NAMES: Bytes = Bytes::from_static(b"s/names");
 /// first one. A decision based on all nodes' desired states is conditioned on it.
 pub(crate) const NODE_INTENT: Bytes = Bytes::from_static(b"s/node-intent");
 
+/// The changes of policies; absent before the first one.
+pub(crate) const POLICY_CHANGES: Bytes = Bytes::from_static(b"s/policies");
+/// Position of the pass that applies another default to existing chunks; absent when it is done.
+pub(crate) const POLICY_SWEEP: Bytes = Bytes::from_static(b"s/policy-sweep");
+
 /// Present while the store is an unfinished copy of another.
 pub(crate) const MIGRATION: Bytes = Bytes::from_static(b"s/migration");
 /// Settings of background workers.
@@ -52,6 +57,8 @@ pub(crate) const EPOCH: &[u8] = b"/epoch";
 pub(crate) const CHUNKS: &[u8] = b"k/";
 /// Prefix of all replicas that were proven once to be needed by no record, in chunk order.
 pub(crate) const UNNEEDED: &[u8] = b"g/";
+/// Prefix of all policies.
+pub(crate) const POLICIES: &[u8] = b"p/";
 /// Prefix of all nodes.
 pub(crate) const NODES: &[u8] = b"n/";
 /// Prefix of all unlinked inodes, ordered by the time they are due.
@@ -65,6 +72,8 @@ pub(crate) const UPLOADS: &[u8] = b"u/";
 pub(crate) const REPAIRS: &[u8] = b"w/r/";
 /// Chunks with replicas waiting for deletion, and tombstones.
 pub(crate) const DELETIONS: &[u8] = b"w/d/";
+/// Directories and files to which a change of a policy was not applied throughout.
+pub(crate) const PENDING_POLICIES: &[u8] = b"w/p/";
 
 fn key(kind: &[u8], parts: &[&[u8]]) -> Bytes {
     let mut bytes = Vec::with_capacity(kind.len() + parts.iter().map(|p| p.len()).sum::<usize>());
@@ -197,6 +206,26 @@ pub(crate) fn unneeded_parts(key: &[u8]) -> Option<(ChunkId, DiskNumber, Part, S
     Some((ChunkId::from_slice(chunk)?, disk, Part(*part), stamp))
 }
 
+/// Returns the key of a policy.
+pub(crate) fn policy(number: u32) -> Bytes {
+    key(POLICIES, &[&number.to_be_bytes()])
+}
+
+/// Returns the number of a policy's key.
+pub(crate) fn policy_number(key: &[u8]) -> Option<u32> {
+    Some(u32::from_be_bytes(key.strip_prefix(POLICIES)?.try_into().ok()?))
+}
+
+/// Returns the key under [`PENDING_POLICIES`] of an inode.
+pub(crate) fn pending_policy(inode: InodeId) -> Bytes {
+    key(PENDING_POLICIES, &[&number(inode)])
+}
+
+/// Returns the inode of a key under [`PENDING_POLICIES`].
+pub(crate) fn pending_policy_inode(key: &[u8]) -> Option<InodeId> {
+    whole_number(key.strip_prefix(PENDING_POLICIES)?)
+}
+
 /// Returns the key of a staged upload.
 pub(crate) fn upload(inode: InodeId) -> Bytes {
     key(UPLOADS, &[&number(inode)])
@@ -280,6 +309,8 @@ mod tests {
         assert_eq!(record_inode(&super::inode(inode)), Some(inode));
         assert_eq!(times_inode(&times(inode)), Some(inode));
         assert_eq!(extent_parts(&extent(inode, 1 << 40)), Some((inode, 1 << 40)));
+        assert_eq!(policy_number(&policy(0x2f2f)), Some(0x2f2f));
+        assert_eq!(pending_policy_inode(&pending_policy(inode)), Some(inode));
         let replica = (ChunkId(0x2f2f), DiskNumber(0x2f), Part(0x2f), Stamp(0x2f2f));
         let key = unneeded(replica.0, replica.1, replica.2, replica.3);
         assert_eq!(unneeded_parts(&key), Some(replica));

@@ -60,7 +60,11 @@ fn of_action(action: &Action, seen: &Observed) -> Option<Event> {
         Action::Init(id) => ("Initialised", format!("created cluster {id}"), None),
         Action::SetReplication(_) => {
             let factor = seen.cluster.spec.replication_factor;
-            ("ReplicationSet", format!("new files get {factor} replicas"), None)
+            (
+                "ReplicationSet",
+                format!("files get {factor} replicas, existing ones in the background"),
+                None,
+            )
         }
         Action::Admit { pod, .. } => {
             ("DatanodeAdmitted", format!("datanode {pod} is admitted"), Some(pod))

@@ -32,6 +32,6 @@ pub use supervise::{Lease, Running, supervise};
 pub use throttle::Throttle;
 pub use worker::{Next, Worker};
 pub use worker_budgets::{
-    Budget, DELETE, DRAIN, Place, REAPER, REBALANCE, RECONCILE, REPAIR, SCRUB, Spec, UPGRADE, Unit,
-    all,
+    Budget, DELETE, DRAIN, POLICY, Place, REAPER, REBALANCE, RECONCILE, REPAIR, SCRUB, Spec, TRIM,
+    UPGRADE, Unit, all,
 };

@@ -52,6 +52,20 @@ pub const DRAIN: Spec = Spec {
     budget: Budget { unit: Unit::Bytes, per_second: 200 << 20 },
 };
 
+/// Applies changed replication to existing files.
+pub const POLICY: Spec = Spec {
+    name: "policy",
+    place: Place::Lease,
+    budget: Budget { unit: Unit::Items, per_second: 10_000 },
+};
+
+/// Dooms replicas of chunks that have more than they should.
+pub const TRIM: Spec = Spec {
+    name: "trim",
+    place: Place::Lease,
+    budget: Budget { unit: Unit::Bytes, per_second: 200 << 20 },
+};
+
 /// Moves replicas between nodes until all are about equally full, and to zones without a replica of
 /// their chunk.
 pub const REBALANCE: Spec = Spec {
@@ -97,7 +111,7 @@ pub const SCRUB: Spec = Spec {
 
 /// All workers, in the order in which they are listed.
 pub const fn all() -> &'static [Spec] {
-    &[REPAIR, DRAIN, REBALANCE, REAPER, DELETE, RECONCILE, UPGRADE, SCRUB]
+    &[REPAIR, DRAIN, POLICY, TRIM, REBALANCE, REAPER, DELETE, RECONCILE, UPGRADE, SCRUB]
 }
 
 #[cfg(test)]

@@ -3,9 +3,10 @@
 use std::ffi::OsString;
 
 use clap::Args;
-use dfs_client::{ExplainedReplica, Explanation};
+use dfs_client::{ExplainedChunk, ExplainedReplica, Explanation};
 use dfs_types::{ByteSize, DfsPath, ErrorCode, counted};
 
+use super::stat::replication_origin;
 use crate::context::Context;
 use crate::error::{Error, Result, remote_path};
 use crate::json;
@@ -59,12 +60,15 @@ fn show(path: &DfsPath, found: &Explanation, verify: bool, cx: &Context) {
     let (size, wanted) = (ByteSize(found.stat.size), found.stat.replication_factor);
     let chunks = counted(found.chunks.len() as u64, "chunk");
     out.line(format_args!(
-        "{path}: inode {}, {} bytes ({size}), {chunks}, replicas wanted: {wanted}",
-        found.stat.inode, found.stat.size,
+        "{path}: inode {}, {} bytes ({size}), {chunks}, replicas wanted: {wanted} ({})",
+        found.stat.inode,
+        found.stat.size,
+        replication_origin(&found.stat),
     ));
     for chunk in &found.chunks {
         let end = chunk.file_offset + chunk.length;
-        out.line(format_args!("{}..{end}  chunk {}", chunk.file_offset, chunk.chunk));
+        let change = under_way(chunk, wanted).unwrap_or_default();
+        out.line(format_args!("{}..{end}  chunk {}{change}", chunk.file_offset, chunk.chunk));
         for replica in &chunk.replicas {
             out.line(format_args!(
                 "    node {}  {}  {}",
@@ -77,6 +81,16 @@ fn show(path: &DfsPath, found: &Explanation, verify: bool, cx: &Context) {
     for problem in &found.problems {
         out.line(format_args!("problem: {problem}"));
     }
+}
+
+/// Returns what is under way for a chunk of a file that wants so many replicas.
+fn under_way(chunk: &ExplainedChunk, wanted: u32) -> Option<String> {
+    let counting = chunk.replicas.iter().filter(|replica| replica.health.is_durable()).count();
+    if chunk.wanted != wanted {
+        return Some(format!("  (still {} wanted; being changed)", chunk.wanted));
+    }
+    let is_over = counting > chunk.wanted as usize;
+    is_over.then(|| format!("  ({counting} replicas; being trimmed)"))
 }
 
 fn place(replica: &ExplainedReplica) -> String {

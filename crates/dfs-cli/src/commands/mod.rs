@@ -23,6 +23,7 @@ pub(crate) mod plan;
 pub(crate) mod put;
 mod readmit;
 pub(crate) mod rm;
+pub(crate) mod set_replication;
 pub(crate) mod stat;
 pub(crate) mod status;
 pub(crate) mod tree;

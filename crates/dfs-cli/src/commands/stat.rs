@@ -3,7 +3,7 @@
 use std::ffi::OsString;
 
 use clap::Args;
-use dfs_client::Follow;
+use dfs_client::{FileStat, Follow};
 use dfs_types::FileKind;
 
 use super::ls::kind_letter;
@@ -67,12 +67,25 @@ pub(crate) async fn run(args: StatArgs, cx: &Context) -> Result<()> {
                 time_text(stat.ctime.seconds()),
                 stat.ctime.nanos()
             ));
-            if stat.kind == FileKind::File {
-                cx.out.line(format_args!("replicas wanted: {}", stat.replication_factor));
+            let origin = replication_origin(&stat);
+            match stat.kind {
+                FileKind::File => cx
+                    .out
+                    .line(format_args!("replicas wanted: {} ({origin})", stat.replication_factor)),
+                FileKind::Directory => cx.out.line(format_args!(
+                    "replicas of new files: {} ({origin})",
+                    stat.replication_factor
+                )),
+                _ => {}
             }
             Ok(())
         };
         failures.note(shown.await);
     }
     failures.into_result()
+}
+
+/// Returns who decides how many replicas an inode gets.
+pub(crate) fn replication_origin(stat: &FileStat) -> &'static str {
+    if stat.has_default_replication { "default of the cluster" } else { "set explicitly" }
 }

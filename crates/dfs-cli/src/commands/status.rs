@@ -35,7 +35,7 @@ fn lines(status: &ClusterStatus) -> Vec<String> {
     let mut lines = vec![
         format!("cluster {}  dfs {}", status.cluster, status.version),
         format!(
-            "replicas of new files: {}, durable before a write is acknowledged: {}",
+            "replicas of files by default: {}, durable before a write is acknowledged: {}",
             status.replication_factor, status.min_write_replicas
         ),
     ];

@@ -13,7 +13,7 @@ use dfs_proto::v1::admin_client::AdminClient;
 use dfs_proto::wire::WireId as _;
 use dfs_proto::{MESSAGE_LEN_MAX, v1};
 use dfs_transport::ClientChannel;
-use dfs_types::{ClusterId, Revision};
+use dfs_types::{ClusterId, DfsPath, Revision, Target};
 use tonic::{Response, Status};
 
 use crate::coordinator_call::Persistence;
@@ -39,7 +39,7 @@ pub struct Admin {
     persistence: Persistence,
 }
 
-/// Replication settings of new files.
+/// Replication settings of files.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Replication {
@@ -102,20 +102,46 @@ impl Admin {
         Ok(reply.await?.is_new)
     }
 
-    /// Sets how many replicas new files get; existing files keep theirs. Returns the revision at
-    /// which the change takes effect.
+    /// Sets how many replicas files get that have no number of their own. New files get them from the
+    /// returned revision on, existing ones in the background.
     pub async fn set_replication(
         &self,
         cluster: ClusterId,
         replication: Replication,
     ) -> Result<Revision, Error> {
+        self.send_replication(cluster, None, Some(replication)).await
+    }
+
+    /// Sets how many replicas a file gets, or everything below a directory; `None` for the default of
+    /// the cluster. New files get them from the returned revision on, existing ones in the background.
+    /// Without [`Replication::min_write`], writes need as many durable replicas as by default. A symlink
+    /// is followed.
+    pub async fn set_replication_of(
+        &self,
+        cluster: ClusterId,
+        path: &DfsPath,
+        replication: Option<Replication>,
+    ) -> Result<Revision, Error> {
+        self.send_replication(cluster, Some(path), replication).await
+    }
+
+    async fn send_replication(
+        &self,
+        cluster: ClusterId,
+        path: Option<&DfsPath>,
+        replication: Option<Replication>,
+    ) -> Result<Revision, Error> {
         let request = v1::SetReplicationRequest {
             cluster_id: cluster.to_wire(),
-            replication_factor: replication.factor,
-            min_write_replicas: replication.min_write,
+            replication_factor: replication.map_or(0, |replication| replication.factor),
+            min_write_replicas: replication.and_then(|replication| replication.min_write),
+            target: path.map(|path| Target::from(path).into()),
         };
-        let context = "set the replication factor";
-        let reply = self.call(context, request, |mut admin, request| async move {
+        let context = match path {
+            Some(path) => format!("set the replication factor of {path}"),
+            None => "set the replication factor".to_owned(),
+        };
+        let reply = self.call(&context, request, |mut admin, request| async move {
             admin.set_replication(request).await
         });
         Ok(Revision(reply.await?.revision))

@@ -3,12 +3,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use dfs_metadata::namespace::{ClusterState, NodeDiskState};
+use dfs_metadata::namespace::{ClusterState, NodeDiskState, Policy};
 use dfs_proto::v1::admin_server::Admin;
 use dfs_proto::wire::WireId;
 use dfs_proto::{Failure, v1, wire};
 use dfs_transport::{Caller, split};
-use dfs_types::{DiskState, ErrorCode, NodeState, Revision};
+use dfs_types::{DiskState, ErrorCode, NodeState, Replication, Revision};
 use tokio::time::{Instant, sleep};
 use tonic::{Request, Response, Status};
 
@@ -170,8 +170,23 @@ async fn set_replication(
     if !request.cluster_id.is_empty() {
         check_cluster(core, &request.cluster_id)?;
     }
-    let wanted = replication(request.replication_factor, request.min_write_replicas)?;
-    let revision = core.namespace.set_replication(&caller.scope(), wanted).await;
+    let v1::SetReplicationRequest { replication_factor: factor, min_write_replicas: min, .. } =
+        request;
+    let (namespace, scope) = (&core.namespace, caller.scope());
+    let revision = match request.target {
+        None => namespace.set_replication(&scope, replication(factor, min)?).await,
+        Some(target) => {
+            let target = wire::target("target", Some(target))?;
+            let policy = match (factor, min) {
+                (0, None) => None,
+                _ => {
+                    let Replication { factor: copies, min_write } = replication(factor, min)?;
+                    Some(Policy { copies, min_write })
+                }
+            };
+            namespace.set_policy(&scope, &target, policy).await
+        }
+    };
     let revision = revision.map_err(|error| failure::of(&error))?;
     Ok(v1::SetReplicationResponse { revision: revision.0 })
 }

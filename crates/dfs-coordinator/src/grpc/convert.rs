@@ -23,6 +23,7 @@ pub(super) fn stat(stat: FileStat) -> v1::FileStat {
         rdev,
         symlink_target,
         replication_factor,
+        policy,
         change,
         xattrs,
     } = stat;
@@ -34,6 +35,7 @@ pub(super) fn stat(stat: FileStat) -> v1::FileStat {
         ctime: Some(FileTime::from(ctime).into()),
         symlink_target,
         replication_factor: replication_factor.into(),
+        policy,
         born: Some(FileTime::from(born).into()),
         nlink,
         rdev,

@@ -2,15 +2,18 @@
 
 mod build;
 mod deletion;
+mod doom;
 mod drain;
 mod lease;
 mod moves;
 pub(crate) mod orders;
+mod policy;
 mod reaper;
 mod rebalance;
 mod reconcile;
 mod repair;
 mod spread;
+mod trim;
 mod upgrade;
 
 use std::convert::Infallible;
@@ -22,11 +25,13 @@ use futures_util::FutureExt as _;
 pub(crate) use deletion::Delete;
 pub(crate) use drain::Drain;
 pub(crate) use lease::{WORKER_LEASE, WorkerLease, control};
+pub(crate) use policy::ApplyPolicies;
 pub(crate) use reaper::Reaper;
 pub(crate) use rebalance::Rebalance;
 pub(crate) use reconcile::Reconcile;
 pub(crate) use repair::Repair;
 pub(crate) use repair::queue::{RepairNeed, RepairQueue};
+pub(crate) use trim::Trim;
 pub(crate) use upgrade::Upgrade;
 
 use crate::core::Core;
@@ -41,12 +46,17 @@ pub(crate) async fn run_all(core: &Arc<Core>) -> Infallible {
     let lease = WorkerLease::new(core.clone());
     supervise(&lease, handles, |grant| {
         let of = |spec| handles.of(spec);
-        let [repair, drain, rebalance, reaper, delete, reconcile, upgrade] =
-            [(); 7].map(|()| core.clone());
+        let [repair, drain, policy, trim, rebalance, reaper, delete, reconcile, upgrade] =
+            [(); 9].map(|()| core.clone());
         vec![
             run(of(&Repair::SPEC), move |handle| Repair::new(repair.clone(), grant, handle))
                 .boxed(),
             run(of(&Drain::SPEC), move |handle| Drain::new(drain.clone(), grant, handle)).boxed(),
+            run(of(&ApplyPolicies::SPEC), move |handle| {
+                ApplyPolicies::new(policy.clone(), grant, handle)
+            })
+            .boxed(),
+            run(of(&Trim::SPEC), move |handle| Trim::new(trim.clone(), grant, handle)).boxed(),
             run(of(&Rebalance::SPEC), move |handle| {
                 Rebalance::new(rebalance.clone(), grant, handle)
             })

@@ -14,6 +14,7 @@ mod reconciling;
 mod rejoining;
 mod relaying;
 mod repairing;
+mod replicating;
 mod several;
 mod unreadable;
 mod workers;

@@ -3,19 +3,20 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
-use dfs_types::{ClusterKeys, FileKind, InodeId, Level, Replication, XattrName};
+use dfs_types::{ClusterKeys, FileKind, InodeId, Level, Redundancy, Replication, XattrName};
 
 use super::tally::{Chunks, Inodes, Work};
 use super::{ProblemKind, Report};
 use crate::codec::Record;
 use crate::engine::lease::decode_epoch;
 use crate::engine::{Snapshot, Versioned};
-use crate::namespace::{Chunk, Disks, Node, WorkerControl};
+use crate::namespace::{Chunk, Disks, Node, Policy, WorkerControl};
 use crate::records::answer::Kept;
 use crate::records::entry::Entry;
 use crate::records::extent::Extent;
 use crate::records::format::{Coordinators, StoreFormat, Upgrade};
 use crate::records::inode::{Content, File, Inode, Link, Times};
+use crate::records::policy::{PendingPolicy, PolicyChanges, PolicySweep};
 use crate::records::setting::{ClientFloor, Cluster, Floor, Gc, Mark, NextDisk, NextInode};
 use crate::records::unlinked::Unlinked;
 use crate::records::unneeded::Unneeded;
@@ -49,6 +50,8 @@ pub(super) struct Walk<'a> {
     after: Bytes,
     /// `None` when a node record is unreadable.
     disks: Option<Disks>,
+    /// Replicas of the policies, by number; `None` when some are unreadable.
+    policies: Option<BTreeMap<u32, u8>>,
     next_inode: Option<InodeId>,
     needed: Vec<Bytes>,
     inodes: Inodes,
@@ -104,6 +107,7 @@ impl<'a> Walk<'a> {
                 _ => break,
             }
         }
+        let policies = policies(snapshot, written).await?;
         let next = snapshot.get(&keys::INODES).await?;
         let next =
             next.and_then(|next| NextInode::decode(&keys::INODES, &next.value, written).ok());
@@ -113,6 +117,7 @@ impl<'a> Walk<'a> {
             written,
             after: Bytes::new(),
             disks: knows_all_disks.then(|| Disks::of(&nodes)),
+            policies,
             next_inode: next.map(|NextInode(next)| next),
             needed: NEEDED.to_vec(),
             inodes: Inodes::default(),
@@ -245,6 +250,7 @@ impl<'a> Walk<'a> {
             let is_tombstone = record.is_tombstone();
             self.report.tombstones += u64::from(is_tombstone);
             self.report.chunks += u64::from(!is_tombstone);
+            self.check_policy(key, &record);
             for replica in &record.replicas {
                 let disks = self.disks.as_ref();
                 if disks.is_some_and(|disks| disks.get(replica.disk).is_none()) {
@@ -256,6 +262,10 @@ impl<'a> Walk<'a> {
             self.report.nodes += u64::from(self.read::<Node>(key, value).is_some());
         } else if let Some((_, inode)) = keys::unlinked_parts(key) {
             self.check_unlinked(key, value, inode, known);
+        } else if keys::policy_number(key).is_some() {
+            self.read::<Policy>(key, value);
+        } else if keys::pending_policy_inode(key).is_some() {
+            self.read::<PendingPolicy>(key, value);
         } else if keys::upload_inode(key).is_some() {
             self.report.uploads += u64::from(self.read::<Upload>(key, value).is_some());
         } else if let Some(chunk) = keys::repair_chunk(key) {
@@ -272,6 +282,23 @@ impl<'a> Walk<'a> {
             self.check_setting(key, value);
         }
         Ok(())
+    }
+
+    /// Checks that a chunk is to have as many replicas as its policy says.
+    fn check_policy(&mut self, key: &Bytes, chunk: &Chunk) {
+        let Redundancy::Replicated { copies } = chunk.redundancy else { return };
+        let Some(policies) = &self.policies else { return };
+        let says = policies.get(&chunk.policy).copied();
+        // Another default is being applied, unless it is listed.
+        if chunk.is_tombstone() || says == Some(copies) || chunk.policy == 0 && says.is_none() {
+            return;
+        }
+        let number = chunk.policy;
+        let what = match says {
+            Some(says) => format!("{copies} replicas wanted, but policy {number} says {says}"),
+            None => format!("policy {number} does not exist"),
+        };
+        self.add(ProblemKind::Chunk, key, what);
     }
 
     fn check_entry(&mut self, key: &Bytes, value: &Bytes, parent: InodeId, known: &Known) {
@@ -308,6 +335,11 @@ impl<'a> Walk<'a> {
             self.add(ProblemKind::Inode, key, "its number was not issued yet");
         }
         let Some(inode) = self.read::<Inode>(key, value) else { return };
+        let policy = inode.policy.number;
+        let is_known = |policies: &BTreeMap<u32, u8>| policies.contains_key(&policy);
+        if policy != 0 && !self.policies.as_ref().is_none_or(is_known) {
+            self.add(ProblemKind::Inode, key, format!("policy {policy} does not exist"));
+        }
         let separate = inode.xattrs.separate().count();
         if separate > 0 {
             self.xattrs_missing.insert(number, separate);
@@ -464,6 +496,10 @@ impl<'a> Walk<'a> {
             self.read::<ClusterKeys>(key, value);
         } else if *key == keys::REPLICATION {
             self.read::<Replication>(key, value);
+        } else if *key == keys::POLICY_CHANGES {
+            self.read::<PolicyChanges>(key, value);
+        } else if *key == keys::POLICY_SWEEP {
+            self.read::<PolicySweep>(key, value);
         } else if *key == keys::FLOOR {
             self.read::<Floor>(key, value);
         } else if *key == keys::GC {
@@ -493,4 +529,35 @@ impl<'a> Walk<'a> {
             self.add(ProblemKind::UnknownKey, key, "no record has such a key");
         }
     }
+}
+
+/// Reads the replicas of each policy; of the default, unless another one is being applied. `None` if
+/// any is unreadable.
+async fn policies(
+    snapshot: &dyn Snapshot,
+    written: Level,
+) -> Result<Option<BTreeMap<u32, u8>>, Error> {
+    let mut policies = BTreeMap::new();
+    let mut after = Bytes::new();
+    loop {
+        let page = snapshot.range(keys::POLICIES, &after, PAGE).await?;
+        for (key, found) in &page {
+            let policy = Policy::decode(key, &found.value, written);
+            let (Some(number), Ok(policy)) = (keys::policy_number(key), policy) else {
+                return Ok(None);
+            };
+            policies.insert(number, policy.copies);
+        }
+        match page.last() {
+            Some((last, _)) if page.len() == PAGE => after = last.clone(),
+            _ => break,
+        }
+    }
+    if snapshot.get(&keys::POLICY_SWEEP).await?.is_none()
+        && let Some(found) = snapshot.get(&keys::REPLICATION).await?
+        && let Ok(default) = Replication::decode(&keys::REPLICATION, &found.value, written)
+    {
+        policies.insert(0, default.factor);
+    }
+    Ok(Some(policies))
 }

@@ -4,7 +4,7 @@ use dfs_types::{Access, Attributes, FileTime, Scope, Target};
 
 use super::mutation::Mutation;
 use super::resolve::{Last, resolve};
-use super::stat::{describe, gone};
+use super::stat::gone;
 use super::transaction::Transaction;
 use super::{FileStat, Namespace, Repeat};
 use crate::records::answer::{Answer, stat_of};
@@ -71,6 +71,6 @@ impl Namespace {
             };
         }
         tx.put(key, &record);
-        Ok(Answer::Stat(describe(inode, &record, times, tx.new_change())))
+        Ok(Answer::Stat(tx.describe(inode, &record, times, tx.new_change()).await?))
     }
 }

@@ -74,6 +74,16 @@ impl ScanCursor {
         Self(ChunkKey::record(chunk).0)
     }
 
+    /// Returns the position behind a key, which may be empty.
+    pub(super) fn from_key(key: Bytes) -> Self {
+        Self(key)
+    }
+
+    /// Returns the key that the position is behind.
+    pub(super) fn key(&self) -> Bytes {
+        self.0.clone()
+    }
+
     /// Returns whether the scan has passed a chunk.
     pub fn has_passed(&self, chunk: ChunkId) -> bool {
         ChunkKey::record(chunk).0 <= self.0

@@ -12,7 +12,7 @@ use dfs_types::{
 use super::confirmed_clock::ConfirmedClock;
 use super::format::{CurrentFormat, read_cluster, require_level};
 use super::inodes::Inodes;
-use super::transaction::{Attempt, Transaction};
+use super::transaction::Transaction;
 use super::{Components, Inner, Namespace, Nodes, Options};
 use crate::codec::Record as _;
 use crate::engine::{Commit, Condition, Engine, Outcome, Snapshot, Write};
@@ -121,7 +121,8 @@ pub(crate) async fn refuse_unfinished(snapshot: &dyn Snapshot) -> Result<(), Err
     }
 }
 
-fn check_replication(replication: Replication) -> Result<(), Error> {
+/// Refuses a replication that cannot be.
+pub(super) fn check_replication(replication: Replication) -> Result<(), Error> {
     let Replication { factor, min_write } = replication;
     let max = Replication::FACTOR_MAX;
     if !(1..=max).contains(&factor) {
@@ -207,27 +208,14 @@ impl Namespace {
         let nodes = super::nodes::all(&tx).await?;
         Ok(ClusterState { revision: tx.revision(), replication, nodes })
     }
-
-    /// Sets how many replicas new files get; 1 to [`Replication::FACTOR_MAX`].
-    pub async fn set_replication(
-        &self,
-        scope: &Scope,
-        replication: Replication,
-    ) -> Result<Revision, Error> {
-        scope.require(Access::Admin)?;
-        check_replication(replication)?;
-        let mut tx = self.begin().await?;
-        tx.put(keys::REPLICATION, &replication);
-        // Checks of safe-to-stop depend on it.
-        tx.put(keys::NODE_INTENT, &Mark);
-        match self.commit(tx).await? {
-            Attempt::Committed(revision) => Ok(revision),
-            Attempt::Conflict => Err(Error::Conflict { what: "the replication factor", tries: 1 }),
-        }
-    }
 }
 
-/// Returns how many replicas new files get.
+/// Returns how many replicas files get by default.
 pub(super) async fn replication(tx: &Transaction) -> Result<Replication, Error> {
-    tx.peek(&keys::REPLICATION).await?.ok_or_else(|| missing(&keys::REPLICATION))
+    tx.peek(&keys::REPLICATION).await?.ok_or_else(no_replication)
+}
+
+/// Returns the error of a store without a replication factor.
+pub(super) fn no_replication() -> Error {
+    missing(&keys::REPLICATION)
 }

@@ -9,6 +9,7 @@ use super::{FileStat, Namespace, Repeat, TRIES};
 use crate::records::answer::{Answer, stat_of};
 use crate::records::entry::Entry;
 use crate::records::inode::{Content, Directory, Inode, Link, Times};
+use crate::records::policy::PolicyLabel;
 use crate::{Error, keys};
 
 /// Maximum number of directories created in one commit: with three keys each, and the path that
@@ -112,7 +113,7 @@ impl Namespace {
         attributes: Attributes,
     ) -> Result<FileStat, Error> {
         let now = self.now();
-        tx.grow(top.parent, &top.target, now).await?;
+        let policy = tx.grow(top.parent, &top.target, now).await?;
         let mode = attributes.mode & Attributes::MODE_MASK;
         let attributes = Attributes { mode, ..attributes };
         let mut parent = top.parent;
@@ -120,12 +121,12 @@ impl Namespace {
         for name in std::iter::once(&top.name).chain(below) {
             let inode = self.next_inode().await?;
             let place = Directory { parent, link: Link::Linked };
-            let record = Inode::new(attributes, now, Content::Directory(place));
+            let record = Inode { policy, ..Inode::new(attributes, now, Content::Directory(place)) };
             let times = Times { mtime: attributes.mtime, ctime: now };
             tx.put(keys::entry(parent, name), &Entry::new(inode, FileKind::Directory));
             tx.put(keys::inode(inode), &record);
             tx.put(keys::times(inode), &times);
-            made = Some(super::stat::describe(inode, &record, Some(times), tx.new_change()));
+            made = Some(tx.describe(inode, &record, Some(times), tx.new_change()).await?);
             parent = inode;
         }
         made.ok_or_else(|| top.not_found())
@@ -133,19 +134,20 @@ impl Namespace {
 }
 
 impl Transaction {
-    /// Adds an entry to a directory: it must still exist, and its times change.
+    /// Adds an entry to a directory: it must still exist, and its times change. Returns the policy
+    /// that new entries inherit.
     pub(super) async fn grow(
         &mut self,
         directory: InodeId,
         target: &Target,
         now: Timestamp,
-    ) -> Result<(), Error> {
+    ) -> Result<PolicyLabel, Error> {
         let record = self.get::<Inode>(&keys::inode(directory)).await?;
-        let link = record.and_then(|record| record.directory()).map(|found| found.link);
-        if link != Some(Link::Linked) {
-            return Err(Error::NotFound { target: target.clone() });
-        }
+        let is_linked =
+            |record: &Inode| record.directory().is_some_and(|found| found.link == Link::Linked);
+        let not_found = || Error::NotFound { target: target.clone() };
+        let record = record.filter(is_linked).ok_or_else(not_found)?;
         self.put(keys::times(directory), &Times::now(now));
-        Ok(())
+        Ok(record.policy)
     }
 }

@@ -76,7 +76,7 @@ impl Namespace {
             Content::Symlink { .. } => return Err(Error::IsASymlink { target: target() }),
             _ => return Err(Error::IsSpecial { target: target(), kind: record.kind() }),
         };
-        let stat = super::stat::describe(inode, &record, None, tx.change(version));
+        let stat = tx.describe(inode, &record, None, tx.change(version)).await?;
         let end = match request.length {
             0 => file.size,
             length => request.offset.saturating_add(length).min(file.size),

@@ -10,6 +10,7 @@ use super::{Namespace, Repeat};
 use crate::records::answer::Answer;
 use crate::records::entry::Entry;
 use crate::records::inode::{Directory, Inode, Link, Times};
+use crate::records::policy::PolicyLabel;
 use crate::records::setting::Mark;
 use crate::{Error, keys};
 
@@ -75,8 +76,11 @@ impl Namespace {
         tx.put(keys::times(from.parent), &Times::now(now));
         tx.delete(from.key());
         tx.put(to.key(), &moved);
+        let policy = tx.policy_kept(moved, from.parent).await?;
         if is_directory && from.parent != to.parent {
-            tx.set_parent(moved.inode, to.parent).await?;
+            tx.set_parent(moved.inode, to.parent, policy).await?;
+        } else if let Some(policy) = policy {
+            tx.set_label(moved.inode, policy).await?;
         }
         if moved.kind != FileKind::File {
             tx.put(keys::NAMES, &Mark);
@@ -98,8 +102,11 @@ impl Namespace {
         }
         tx.refuse_cycle(request, other, to, from).await?;
         for (moved, old, new) in [(one, from, to), (other, to, from)] {
+            let policy = tx.policy_kept(moved, old.parent).await?;
             if moved.kind == FileKind::Directory && old.parent != new.parent {
-                tx.set_parent(moved.inode, new.parent).await?;
+                tx.set_parent(moved.inode, new.parent, policy).await?;
+            } else if let Some(policy) = policy {
+                tx.set_label(moved.inode, policy).await?;
             }
             if moved.kind != FileKind::File {
                 tx.put(keys::NAMES, &Mark);
@@ -128,13 +135,14 @@ impl Transaction {
         Ok(())
     }
 
-    /// Gives a directory another parent. Such moves are serialized in the whole cluster, so that
+    /// Gives a directory another parent, and a policy. Such moves are serialized in the whole cluster, so that
     /// what was read of the directories above the new parent holds: no two moves can form a cycle
     /// together.
     pub(super) async fn set_parent(
         &mut self,
         directory: InodeId,
         parent: InodeId,
+        policy: Option<PolicyLabel>,
     ) -> Result<(), Error> {
         self.get::<Mark>(&keys::MOVES).await?;
         self.put(keys::MOVES, &Mark);
@@ -142,7 +150,9 @@ impl Transaction {
         let record = self.get::<Inode>(&key).await?;
         let damaged = || Error::Damaged { key: keys::show(&key), what: "no directory" };
         let record = record.filter(|record| record.directory().is_some()).ok_or_else(damaged)?;
-        self.put(key, &record.with_directory(Directory { parent, link: Link::Linked }));
+        let policy = policy.unwrap_or(record.policy);
+        let moved = record.with_directory(Directory { parent, link: Link::Linked });
+        self.put(key, &Inode { policy, ..moved });
         Ok(())
     }
 }

@@ -73,7 +73,8 @@ impl Namespace {
     ///
     /// A node keeps one replica of a part: its other replicas of an added part are doomed, too, and
     /// the receipt is the proof. A bad replica is doomed only if all replicas wanted are sound, as
-    /// others may lack its good blocks. Fails when the chunk would be left without a sound replica,
+    /// others may lack its good blocks. Fails when the chunk would be left without a sound replica, or
+    /// with fewer of them than it has and should have,
     /// a receipt or proof is forged or of another replica, or a node is not a member.
     pub async fn swap_replicas(
         &self,
@@ -119,8 +120,12 @@ impl Namespace {
             if let Some(doom) = &doom {
                 tx.doom(chunk, &mut new, doom).await?;
             }
-            if new.sound_replicas().next().is_none() {
+            let (had, has) = (old.sound_replicas().count(), new.sound_replicas().count());
+            if has == 0 {
                 return Err(Error::LastReplica(chunk));
+            }
+            if has < had.min(old.redundancy.target().into()) {
+                return Err(Error::ReplicaNeeded(chunk));
             }
             if new == old {
                 return Ok(old);

@@ -26,7 +26,7 @@ pub(super) enum Last {
 }
 
 /// Maximum number of directories walked upwards to determine whether one is within another.
-const DEPTH_MAX: usize = 8_192;
+pub(super) const DEPTH_MAX: usize = 8_192;
 
 /// The result of resolving a target.
 #[derive(Debug, Clone)]

@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use dfs_types::{Access, ChunkId, NodeId, NodeState, Redundancy, Replication, Revision, Scope};
 
+use super::policies::Policies;
 use super::transaction::Transaction;
 use super::{Chunk, Namespace, NodeDisk, NodeDiskState, ScanCursor, Unreadable};
 use crate::Error;
@@ -50,7 +51,7 @@ const AT_WORK_MAX: usize = 100_000;
 pub struct SafetyScan {
     nodes: BTreeSet<NodeId>,
     away: BTreeSet<NodeId>,
-    replication: Replication,
+    policies: Policies,
     /// Health of the disks now, and without the nodes.
     cluster: [Cluster; 2],
     checked: u64,
@@ -88,7 +89,7 @@ impl SafetyScan {
             let mut durable = replicas.filter(|(_, health)| health.is_durable());
             // Chunks without a replica there are not affected.
             if durable.any(|(replica, _)| on(replica.disk)) {
-                let needed = needed(chunk, self.replication);
+                let needed = needed(chunk, &self.policies);
                 self.safety.count(*id, needed, &judge(chunk, after));
             }
         }
@@ -184,7 +185,7 @@ impl Namespace {
             tx.member(*node).await?;
         }
         let intent = tx.peek_intent().await?;
-        let replication = super::cluster::replication(&tx).await?;
+        let policies = tx.policies().await?;
         let (before, unknown_nodes) = self.cluster_health(&tx, liveness).await?;
         let away = self.away(&tx, &before).await?;
         let safety = Safety {
@@ -201,7 +202,7 @@ impl Namespace {
         let scan = SafetyScan {
             nodes,
             away,
-            replication,
+            policies,
             cluster: [before, after],
             checked: 0,
             safety,
@@ -272,9 +273,11 @@ impl Safety {
 }
 
 /// Returns the good parts that a chunk must keep during planned downtime.
-fn needed(chunk: &Chunk, replication: Replication) -> u8 {
+fn needed(chunk: &Chunk, policies: &Policies) -> u8 {
     match chunk.redundancy {
-        Redundancy::Replicated { copies } => needed_replicas(copies, replication),
+        Redundancy::Replicated { copies } => {
+            needed_replicas(copies, policies.get(chunk.policy).unwrap_or(policies.default))
+        }
         Redundancy::Erasure { k, .. } => k.saturating_add(1),
     }
 }

@@ -1,7 +1,9 @@
 //! Stat and directory listings.
 
+use std::collections::BTreeMap;
+
 use bytes::Bytes;
-use dfs_types::{Access, Change, FileKind, InodeId, Name, Scope, Target};
+use dfs_types::{Access, Change, FileKind, InodeId, Name, Replication, Scope, Target};
 
 use super::resolve::{Last, resolve};
 use super::transaction::Transaction;
@@ -101,7 +103,24 @@ impl Transaction {
             times = Some(found);
             revision = revision.max(version);
         }
-        Ok(Some(describe(inode, &record, times, self.change(revision))))
+        Ok(Some(self.describe(inode, &record, times, self.change(revision)).await?))
+    }
+
+    /// Converts an inode to its public form.
+    pub(super) async fn describe(
+        &self,
+        inode: InodeId,
+        record: &Inode,
+        times: Option<Times>,
+        change: Change,
+    ) -> Result<FileStat, Error> {
+        let replication = match record.content {
+            Content::File(_) | Content::Directory(_) => {
+                self.replication_of([record.policy.number].into()).await?
+            }
+            _ => BTreeMap::new(),
+        };
+        Ok(describe(inode, record, times, change, &replication))
     }
 
     async fn described(&self, found: Vec<(Bytes, Entry)>) -> Result<Vec<DirectoryEntry>, Error> {
@@ -111,6 +130,8 @@ impl Transaction {
         let directories = found.iter().map(|(_, entry)| entry).filter(|entry| is_directory(entry));
         let times: Vec<Bytes> = directories.map(|entry| keys::times(entry.inode)).collect();
         let mut times = self.peek_many_versioned::<Times>(&times).await?.into_iter();
+        let labels = records.iter().flatten().map(|(record, _)| record.policy.number);
+        let replication = self.replication_of(labels.collect()).await?;
         let mut entries = Vec::with_capacity(found.len());
         for ((key, entry), record) in found.into_iter().zip(records) {
             let damaged = |what| Error::Damaged { key: keys::show(&key), what };
@@ -120,24 +141,32 @@ impl Transaction {
             let times = if is_directory(&entry) { times.next().flatten() } else { None };
             let (times, times_version) = times.unzip();
             let change = self.change(version.max(times_version.unwrap_or_default()));
-            entries
-                .push(DirectoryEntry { name, stat: describe(entry.inode, &record, times, change) });
+            let stat = describe(entry.inode, &record, times, change, &replication);
+            entries.push(DirectoryEntry { name, stat });
         }
         Ok(entries)
     }
 }
 
-/// Converts an inode to its public form. Directory times are those of the last change of entries.
+/// Converts an inode to its public form, given what its policy says. Directory times are those of the last change of entries.
 pub(super) fn describe(
     inode: InodeId,
     record: &Inode,
     times: Option<Times>,
     change: Change,
+    replication: &BTreeMap<u32, Replication>,
 ) -> FileStat {
-    let (size, symlink_target, replication_factor) = match &record.content {
-        Content::File(file) => (file.size, Bytes::new(), file.replication),
-        Content::Symlink { target } => (target.len() as u64, target.clone(), 0),
-        _ => (0, Bytes::new(), 0),
+    let (size, symlink_target) = match &record.content {
+        Content::File(file) => (file.size, Bytes::new()),
+        Content::Symlink { target } => (target.len() as u64, target.clone()),
+        _ => (0, Bytes::new()),
+    };
+    let policy = record.policy.number;
+    let replication_factor = match record.content {
+        Content::File(_) | Content::Directory(_) => {
+            replication.get(&policy).map_or(0, |found| found.factor)
+        }
+        _ => 0,
     };
     let mut attributes = record.attributes;
     let mut ctime = record.ctime;
@@ -157,6 +186,7 @@ pub(super) fn describe(
         rdev: record.rdev(),
         symlink_target,
         replication_factor,
+        policy,
         change,
         xattrs: record.xattrs.0.len() as u32,
     }

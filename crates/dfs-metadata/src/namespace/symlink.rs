@@ -76,6 +76,6 @@ impl Namespace {
         let record = Inode::new(attributes, now, content);
         tx.put(named.key(), &Entry::new(inode, FileKind::Symlink));
         tx.put(keys::inode(inode), &record);
-        Ok(Answer::Stat(super::stat::describe(inode, &record, None, tx.new_change())))
+        Ok(Answer::Stat(tx.describe(inode, &record, None, tx.new_change()).await?))
     }
 }

@@ -176,7 +176,9 @@ impl Transaction {
         self.try_peek_many_versioned(keys).await?.into_iter().collect()
     }
 
-    async fn try_peek_many_versioned<R: Record>(
+    /// Reads records with their versions, in the order of the keys; each unreadable one is a
+    /// separate error.
+    pub(super) async fn try_peek_many_versioned<R: Record>(
         &self,
         keys: &[Bytes],
     ) -> Result<Vec<Result<Option<(R, Revision)>, Error>>, Error> {

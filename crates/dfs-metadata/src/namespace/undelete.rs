@@ -63,7 +63,7 @@ impl Namespace {
                 let (from, to) = (request.target.clone(), to.target);
                 return Err(Error::WouldCycle { from, to });
             }
-            tx.set_parent(inode, to.parent).await?;
+            tx.set_parent(inode, to.parent, None).await?;
             stat.change = tx.new_change();
         }
         Ok(Answer::Stat(stat))

@@ -7,7 +7,7 @@ use dfs_types::{Access, FileKind, InodeId, Scope, Target, XattrName};
 
 use super::mutation::Mutation;
 use super::resolve::{Last, resolve};
-use super::stat::{describe, gone};
+use super::stat::gone;
 use super::transaction::Transaction;
 use super::{FileStat, Namespace, Repeat};
 use crate::records::answer::{Answer, stat_of};
@@ -202,7 +202,7 @@ impl Namespace {
             None => None,
         };
         tx.put(keys::inode(inode), &record);
-        Ok(Answer::Stat(describe(inode, &record, times, tx.new_change())))
+        Ok(Answer::Stat(tx.describe(inode, &record, times, tx.new_change()).await?))
     }
 }
 

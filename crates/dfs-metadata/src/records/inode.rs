@@ -4,6 +4,7 @@ use bytes::Bytes;
 use dfs_types::{Attributes, CHUNK_SIZE_DEFAULT, FileKind, FileTime, InodeId, Timestamp};
 
 use super::extent::Extent;
+use super::policy::PolicyLabel;
 use super::xattrs::Xattrs;
 use crate::codec::{Field, Reader, Record, Writer};
 
@@ -23,8 +24,8 @@ pub(crate) struct Inode {
     pub(crate) volume: u32,
     /// Epoch of its volume when it was written.
     pub(crate) epoch: u32,
-    /// The policy by which its content is stored.
-    pub(crate) policy: u32,
+    /// How its content is stored, and how new entries of a directory are.
+    pub(crate) policy: PolicyLabel,
     pub(crate) xattrs: Xattrs,
     pub(crate) content: Content,
 }
@@ -43,8 +44,6 @@ pub(crate) enum Content {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct File {
     pub(crate) size: u64,
-    /// Replicas wanted of each chunk.
-    pub(crate) replication: u8,
     /// Chunk size its writer used: a hint for later writers. Extents may have any length.
     pub(crate) chunk_size: u64,
     /// The extent of a file with only one; those of a longer file are under `x/`.
@@ -86,7 +85,7 @@ impl Inode {
             held: 0,
             volume: 0,
             epoch: 0,
-            policy: 0,
+            policy: PolicyLabel::default(),
             xattrs: Xattrs::default(),
             content,
         }
@@ -131,31 +130,29 @@ impl Times {
     }
 }
 
-// Most files have only the first seven, so that their mask takes one byte.
+// Most files have only the first six, so that their mask takes one byte.
 const MTIME: Field = Field::new(0);
 const SIZE: Field = Field::new(1);
 const SINGLE: Field = Field::new(2);
 const MODE: Field = Field::new(3);
 const UID: Field = Field::new(4);
 const GID: Field = Field::new(5);
-const REPLICATION: Field = Field::new(6);
-const KIND: Field = Field::new(7);
-const BORN: Field = Field::new(8);
-const CHUNK_SIZE: Field = Field::new(9);
+const KIND: Field = Field::new(6);
+const BORN: Field = Field::new(7);
+const CHUNK_SIZE: Field = Field::new(8);
 /// With [`SINGLE`]: the extent is not a whole chunk as long as the file.
-const PART: Field = Field::new(10);
-const PARENT: Field = Field::new(11);
-const LINK: Field = Field::new(12);
-const SYMLINK: Field = Field::new(13);
-const RDEV: Field = Field::new(14);
-const XATTRS: Field = Field::new(15);
-const LINKS: Field = Field::new(16);
-const HELD: Field = Field::new(17);
-const VOLUME: Field = Field::new(18);
-const EPOCH: Field = Field::new(19);
-const POLICY: Field = Field::new(20);
-
-const REPLICATION_DEFAULT: u8 = 3;
+const PART: Field = Field::new(9);
+const PARENT: Field = Field::new(10);
+const LINK: Field = Field::new(11);
+const SYMLINK: Field = Field::new(12);
+const RDEV: Field = Field::new(13);
+const XATTRS: Field = Field::new(14);
+const LINKS: Field = Field::new(15);
+const HELD: Field = Field::new(16);
+const VOLUME: Field = Field::new(17);
+const EPOCH: Field = Field::new(18);
+const POLICY: Field = Field::new(19);
+const POLICY_CHANGE: Field = Field::new(20);
 
 /// Returns the usual permission bits of a kind.
 fn mode_default(kind: FileKind) -> u32 {
@@ -167,24 +164,19 @@ fn mode_default(kind: FileKind) -> u32 {
 }
 
 /// The file fields of an inode without content.
-const EMPTY_FILE: File = File {
-    size: 0,
-    replication: REPLICATION_DEFAULT,
-    chunk_size: CHUNK_SIZE_DEFAULT,
-    single: None,
-};
+const EMPTY_FILE: File = File { size: 0, chunk_size: CHUNK_SIZE_DEFAULT, single: None };
 
 /// Returns the fields that an inode of this kind cannot have.
 fn foreign_fields(kind: FileKind) -> &'static [Field] {
     match kind {
         FileKind::File => &[PARENT, LINK, SYMLINK, RDEV],
-        FileKind::Directory => &[SIZE, SINGLE, REPLICATION, CHUNK_SIZE, PART, SYMLINK, RDEV],
-        FileKind::Symlink => &[SIZE, SINGLE, REPLICATION, CHUNK_SIZE, PART, PARENT, LINK, RDEV],
+        FileKind::Directory => &[SIZE, SINGLE, CHUNK_SIZE, PART, SYMLINK, RDEV],
+        FileKind::Symlink => &[SIZE, SINGLE, CHUNK_SIZE, PART, PARENT, LINK, RDEV],
         FileKind::CharacterDevice | FileKind::BlockDevice => {
-            &[SIZE, SINGLE, REPLICATION, CHUNK_SIZE, PART, PARENT, LINK, SYMLINK]
+            &[SIZE, SINGLE, CHUNK_SIZE, PART, PARENT, LINK, SYMLINK]
         }
         FileKind::Fifo | FileKind::Socket => {
-            &[SIZE, SINGLE, REPLICATION, CHUNK_SIZE, PART, PARENT, LINK, SYMLINK, RDEV]
+            &[SIZE, SINGLE, CHUNK_SIZE, PART, PARENT, LINK, SYMLINK, RDEV]
         }
     }
 }
@@ -197,7 +189,6 @@ impl Record for Inode {
         MODE,
         UID,
         GID,
-        REPLICATION,
         KIND,
         BORN,
         CHUNK_SIZE,
@@ -212,6 +203,7 @@ impl Record for Inode {
         VOLUME,
         EPOCH,
         POLICY,
+        POLICY_CHANGE,
     ];
 
     fn write(&self, out: &mut Writer) {
@@ -240,9 +232,6 @@ impl Record for Inode {
             fields.put(MODE, *mode != mode_default(kind), |out| out.u32(*mode));
             fields.put(UID, *uid != 0, |out| out.u32(*uid));
             fields.put(GID, *gid != 0, |out| out.u32(*gid));
-            fields.put(REPLICATION, file.replication != REPLICATION_DEFAULT, |out| {
-                out.u8(file.replication);
-            });
             fields.put(KIND, kind != FileKind::File, |out| out.kind(kind));
             fields.put(BORN, born != ctime, |out| {
                 out.signed(ctime.millis().wrapping_sub(born.millis()) as i64);
@@ -264,7 +253,8 @@ impl Record for Inode {
             fields.put(HELD, *held != 0, |out| out.u32(*held));
             fields.put(VOLUME, *volume != 0, |out| out.u32(*volume));
             fields.put(EPOCH, *epoch != 0, |out| out.u32(*epoch));
-            fields.put(POLICY, *policy != 0, |out| out.u32(*policy));
+            fields.put(POLICY, policy.number != 0, |out| out.u32(policy.number));
+            fields.put(POLICY_CHANGE, policy.change != 0, |out| out.number(policy.change));
         });
         out.time(*ctime);
     }
@@ -279,7 +269,6 @@ impl Record for Inode {
         let mode = present.read(input, MODE, Reader::u32)?;
         let uid = present.read_or(input, UID, 0, Reader::u32)?;
         let gid = present.read_or(input, GID, 0, Reader::u32)?;
-        let replication = present.read_or(input, REPLICATION, REPLICATION_DEFAULT, Reader::u8)?;
         let kind = present.read_or(input, KIND, FileKind::File, Reader::kind)?;
         let age = present.read_or(input, BORN, 0, Reader::signed)?;
         let chunk_size = present.read_or(input, CHUNK_SIZE, CHUNK_SIZE_DEFAULT, Reader::number)?;
@@ -301,7 +290,8 @@ impl Record for Inode {
         let held = present.read_or(input, HELD, 0, Reader::u32)?;
         let volume = present.read_or(input, VOLUME, 0, Reader::u32)?;
         let epoch = present.read_or(input, EPOCH, 0, Reader::u32)?;
-        let policy = present.read_or(input, POLICY, 0, Reader::u32)?;
+        let number = present.read_or(input, POLICY, 0, Reader::u32)?;
+        let change = present.read_or(input, POLICY_CHANGE, 0, Reader::number)?;
         let ctime = input.time()?;
         if present.any(foreign_fields(kind)) {
             return None;
@@ -314,7 +304,7 @@ impl Record for Inode {
         };
         let mode = mode.unwrap_or_else(|| mode_default(kind));
         let content = match kind {
-            FileKind::File => Content::File(File { size, replication, chunk_size, single: extent }),
+            FileKind::File => Content::File(File { size, chunk_size, single: extent }),
             FileKind::Directory => Content::Directory(Directory { parent: parent?, link }),
             FileKind::Symlink => Content::Symlink { target: Bytes::copy_from_slice(target?) },
             FileKind::Fifo => Content::Fifo,
@@ -330,7 +320,7 @@ impl Record for Inode {
             held,
             volume,
             epoch,
-            policy,
+            policy: PolicyLabel { number, change },
             xattrs,
             content,
         })

@@ -7,6 +7,7 @@ pub(crate) mod extent;
 pub(crate) mod format;
 pub(crate) mod inode;
 pub(crate) mod node;
+pub(crate) mod policy;
 pub(crate) mod setting;
 pub(crate) mod stat;
 pub(crate) mod unlinked;

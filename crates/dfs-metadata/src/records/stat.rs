@@ -26,8 +26,10 @@ pub struct FileStat {
     pub rdev: u64,
     /// Target of a symlink; empty for others.
     pub symlink_target: Bytes,
-    /// Replicas wanted of each chunk of a file; 0 for others.
+    /// Replicas wanted of each chunk of a file, or of new files in a directory; 0 for others.
     pub replication_factor: u8,
+    /// Number of the policy that says so; 0 for the default of the cluster.
+    pub policy: u32,
     /// State of the inode; for a directory, including its entries.
     pub change: Change,
     /// Number of its extended attributes.
@@ -46,6 +48,7 @@ impl Record for FileStat {
         out.number(self.rdev);
         out.bytes(&self.symlink_target);
         out.u8(self.replication_factor);
+        out.u32(self.policy);
         out.number(self.change.incarnation.0);
         out.number(self.change.revision.0);
         out.u32(self.xattrs);
@@ -63,6 +66,7 @@ impl Record for FileStat {
             rdev: input.number()?,
             symlink_target: Bytes::copy_from_slice(input.bytes()?),
             replication_factor: input.u8()?,
+            policy: input.u32()?,
             change: Change {
                 incarnation: Incarnation(input.number()?),
                 revision: Revision(input.number()?),

@@ -20,6 +20,7 @@ use super::extent::Extent;
 use super::format::{Coordinator, Coordinators, StoreFormat, Upgrade};
 use super::inode::{Content, Directory, File, Inode, Link, Times};
 use super::node::{Node, NodeDisk, NodeDiskState};
+use super::policy::{PendingPolicy, Policy, PolicyChanges, PolicyLabel, PolicySweep};
 use super::setting::{Cluster, Floor, Gc, Mark, NextInode};
 use super::unlinked::Unlinked;
 use super::unneeded::Unneeded;
@@ -184,6 +185,13 @@ stored! {
         .prop_map(|root| ClusterKeys::from_root(SealKey::from_slice(&root).unwrap()));
     replication: Replication = (any::<u8>(), option::of(any::<u8>()))
         .prop_map(|(factor, min_write)| Replication { factor, min_write });
+    policies: Policy = (any::<u8>(), option::of(any::<u8>()))
+        .prop_map(|(copies, min_write)| Policy { copies, min_write });
+    policy_changes: PolicyChanges = (number(), any::<bool>())
+        .prop_map(|(newest, is_pending)| PolicyChanges { newest, is_pending });
+    pending_policies: PendingPolicy = (policy_label(), some_bytes())
+        .prop_map(|(label, after)| PendingPolicy { label, after });
+    policy_sweep: PolicySweep = some_bytes().prop_map(|after| PolicySweep { after });
     format: StoreFormat =
         (level(), level()).prop_map(|(written, least)| StoreFormat { written, least });
     upgrade: Upgrade = (level(), vec(".*", 0..3))
@@ -297,11 +305,8 @@ fn xattrs() -> impl Strategy<Value = Xattrs> {
 }
 
 fn content() -> impl Strategy<Value = Content> {
-    let file = (number(), any::<u8>(), number(), option::of(extent())).prop_map(
-        |(size, replication, chunk_size, single)| {
-            Content::File(File { size, replication, chunk_size, single })
-        },
-    );
+    let file = (number(), number(), option::of(extent()))
+        .prop_map(|(size, chunk_size, single)| Content::File(File { size, chunk_size, single }));
     let link = prop_oneof![Just(Link::Linked), Just(Link::Unlinked), Just(Link::Reaping)];
     let directory = (inode_id(), link)
         .prop_map(|(parent, link)| Content::Directory(Directory { parent, link }));
@@ -318,9 +323,9 @@ fn content() -> impl Strategy<Value = Content> {
 }
 
 fn inode() -> impl Strategy<Value = Inode> {
-    let counts = vec(small_number(), 5);
-    (attributes(), time(), time(), counts, xattrs(), content()).prop_map(
-        |(attributes, ctime, born, counts, xattrs, content)| Inode {
+    let counts = vec(small_number(), 4);
+    (attributes(), time(), time(), counts, policy_label(), xattrs(), content()).prop_map(
+        |(attributes, ctime, born, counts, policy, xattrs, content)| Inode {
             attributes,
             ctime,
             born,
@@ -328,11 +333,15 @@ fn inode() -> impl Strategy<Value = Inode> {
             held: counts[1],
             volume: counts[2],
             epoch: counts[3],
-            policy: counts[4],
+            policy,
             xattrs,
             content,
         },
     )
+}
+
+fn policy_label() -> impl Strategy<Value = PolicyLabel> {
+    (small_number(), number()).prop_map(|(number, change)| PolicyLabel { number, change })
 }
 
 fn replica() -> impl Strategy<Value = Replica> {
@@ -428,9 +437,10 @@ fn node() -> impl Strategy<Value = Node> {
 
 fn kept() -> impl Strategy<Value = Kept> {
     let times = (time(), time(), small_number(), number(), number(), number(), small_number());
-    let stat = (inode_id(), kind(), number(), attributes(), times, some_bytes(), any::<u8>());
+    let policy = (any::<u8>(), small_number());
+    let stat = (inode_id(), kind(), number(), attributes(), times, some_bytes(), policy);
     let stat = stat.prop_map(
-        |(inode, kind, size, attributes, times, symlink_target, replication_factor)| {
+        |(inode, kind, size, attributes, times, symlink_target, (replication_factor, policy))| {
             let (ctime, born, nlink, rdev, incarnation, revision, xattrs) = times;
             Answer::Stat(FileStat {
                 inode,
@@ -443,6 +453,7 @@ fn kept() -> impl Strategy<Value = Kept> {
                 rdev,
                 symlink_target,
                 replication_factor,
+                policy,
                 change: Change {
                     incarnation: Incarnation(incarnation),
                     revision: Revision(revision),
@@ -480,7 +491,7 @@ fn level_1_bytes_are_fixed() {
         mtime: FileTime::new(-1, 999_999_999).unwrap(),
     };
     let extent = Extent::whole(ChunkId(7), 300);
-    let file = File { size: 300, replication: 3, chunk_size: 64 << 20, single: Some(extent) };
+    let file = File { size: 300, chunk_size: 64 << 20, single: Some(extent) };
     let ctime = Timestamp::from_millis(1_700_000_000_000);
     let inode = Inode::new(attributes, ctime, Content::File(file));
     let entry = Entry::new(InodeId(258), FileKind::Symlink);
@@ -535,7 +546,7 @@ fn small_file_records_are_small() {
     let mtime = FileTime::new(1_699_999_940, 123_456_789).unwrap();
     let attributes = Attributes { mode: 0o644, uid: 1_000, gid: 1_000, mtime };
     let single = Some(Extent::whole(ChunkId(u128::MAX), 4_096));
-    let file = File { size: 4_096, replication: 3, chunk_size: 64 << 20, single };
+    let file = File { size: 4_096, chunk_size: 64 << 20, single };
     let inode = Inode::new(attributes, now, Content::File(file));
     assert_eq!(inode.encode(Level::NEWEST).len(), 35);
     let entry = Entry::new(InodeId(1 << 20), FileKind::File);

@@ -69,7 +69,7 @@ pub enum Action {
     Delete(Target),
     /// Create the cluster in the empty metadata store.
     Init(ClusterId),
-    /// Set how many replicas new files get.
+    /// Set how many replicas files get, existing ones included.
     SetReplication(ClusterId),
     /// Make a joining node active.
     Admit {

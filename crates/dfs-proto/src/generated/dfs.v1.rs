@@ -46,7 +46,7 @@ pub struct FileStat {
     /// Target of a symlink; not necessarily UTF-8.
     #[prost(bytes = "bytes", tag = "6")]
     pub symlink_target: ::prost::bytes::Bytes,
-    /// Replicas wanted of each chunk of a file.
+    /// Replicas wanted of each chunk of a file, or of new files in a directory; 0 for others.
     #[prost(uint32, tag = "7")]
     pub replication_factor: u32,
     /// Creation time, by the coordinator's clock.
@@ -64,6 +64,9 @@ pub struct FileStat {
     /// Number of its extended attributes.
     #[prost(uint32, tag = "12")]
     pub xattrs: u32,
+    /// Number of the policy that sets its replicas; 0 for the default of the cluster.
+    #[prost(uint32, tag = "13")]
+    pub policy: u32,
 }
 /// An extended attribute.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -562,7 +565,7 @@ pub struct UploadRequest {
     /// Largest chunk in bytes: a multiple of 64 KiB, 64 KiB to 1 GiB. 64 MiB when not set.
     #[prost(uint64, optional, tag = "3")]
     pub chunk_size: ::core::option::Option<u64>,
-    /// Replicas wanted of each chunk. The cluster's default when not set.
+    /// Replicas wanted of each chunk. Those of the directory when not set.
     #[prost(uint32, optional, tag = "4")]
     pub replication_factor: ::core::option::Option<u32>,
     /// Any token of the upload, to request the next page of its plan.
@@ -5004,7 +5007,7 @@ pub struct ClusterStatusResponse {
     /// Revision of the metadata.
     #[prost(uint64, tag = "3")]
     pub revision: u64,
-    /// Replicas of new files.
+    /// Replicas of files by default.
     #[prost(uint32, tag = "4")]
     pub replication_factor: u32,
     /// Durable replicas that a write needs.
@@ -5212,15 +5215,20 @@ pub struct SetWorkerResponse {
 /// Sets the replication factor.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct SetReplicationRequest {
-    /// Replicas of new files, 1 to 16.
+    /// Replicas of each chunk, 1 to 16. With `target`, 0 returns it to the default of the cluster.
     #[prost(uint32, tag = "1")]
     pub replication_factor: u32,
-    /// Durable replicas that a write needs; a majority when not set.
+    /// Durable replicas that a write needs. When not set, a majority by default, and with `target` the
+    /// number of the cluster.
     #[prost(uint32, optional, tag = "2")]
     pub min_write_replicas: ::core::option::Option<u32>,
     /// The cluster of the call; 16 bytes, empty for any.
     #[prost(bytes = "bytes", tag = "3")]
     pub cluster_id: ::prost::bytes::Bytes,
+    /// A file, or a directory with everything below it. When not set, the default of the cluster, for
+    /// everything that was not given a number of its own.
+    #[prost(message, optional, tag = "4")]
+    pub target: ::core::option::Option<Target>,
 }
 /// The replication factor was set.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
@@ -5882,7 +5890,8 @@ pub mod admin_client {
                 .insert(GrpcMethod::new("dfs.v1.Admin", "ClusterStatus"));
             self.inner.unary(req, path, codec).await
         }
-        /// Sets how many replicas new files get.
+        /// Sets how many replicas files get: by default, or a file, or everything below a directory. New
+        /// files get them at once; existing ones in the background.
         pub async fn set_replication(
             &mut self,
             request: impl tonic::IntoRequest<super::SetReplicationRequest>,
@@ -6333,7 +6342,8 @@ pub mod admin_server {
             tonic::Response<super::ClusterStatusResponse>,
             tonic::Status,
         >;
-        /// Sets how many replicas new files get.
+        /// Sets how many replicas files get: by default, or a file, or everything below a directory. New
+        /// files get them at once; existing ones in the background.
         async fn set_replication(
             &self,
             request: tonic::Request<super::SetReplicationRequest>,

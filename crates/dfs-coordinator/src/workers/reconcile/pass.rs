@@ -35,7 +35,8 @@ impl Reconcile {
         let (core, handle) = (&*self.core, &*self.handle);
         let cluster = core.registry().cluster(Instant::now());
         let (position, mut report) = ((cycle.from, cycle.after.clone()), cycle.report.clone());
-        let window = window::read(core, handle, number, position, &cluster, &mut report).await?;
+        let on = (core, &self.lease, handle);
+        let window = window::read(on, number, position, &cluster, &mut report).await?;
         let known = self.known_unneeded(window.range).await?;
         let (targets, skipped) = self.targets(&window);
         report.skipped += skipped;

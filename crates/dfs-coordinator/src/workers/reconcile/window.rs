@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use dfs_metadata::chunk_health::{Cluster, judge};
+use dfs_metadata::engine::lease::LeaseGrant;
 use dfs_metadata::namespace::{Chunk, Namespace, Replica, ReplicaMark, ScanCursor};
 use dfs_types::{ChunkId, DiskNumber, ReplicaDigest, Scope};
 use dfs_workers::Handle;
@@ -12,6 +13,7 @@ use super::calls::Range;
 use crate::Error;
 use crate::checks::{CheckReport, DamagedChunk};
 use crate::core::Core;
+use crate::workers::WORKER_LEASE;
 use crate::workers::spread::{Places, settled};
 
 /// Records per window: with three replicas of each on three nodes, a list of a disk has as many
@@ -26,10 +28,10 @@ pub(super) struct Window {
     pub(super) next: Option<ScanCursor>,
 }
 
-/// Reads a window from a position on, and notes its damaged chunks in the report.
+/// Reads a window from a position on, and notes its damaged chunks in the report. Records that do
+/// not follow the policy of their file, which no change should leave, are changed.
 pub(super) async fn read(
-    core: &Core,
-    handle: &Handle,
+    (core, lease, handle): (&Core, &LeaseGrant, &Handle),
     cycle: u64,
     (from, after): (ChunkId, Option<ScanCursor>),
     cluster: &Cluster,
@@ -44,6 +46,10 @@ pub(super) async fn read(
         let page = page.await.map_err(Error::metadata("reading chunk records"))?;
         let count = (page.chunks.len() + page.unreadable.len()) as u64;
         handle.take(count).await;
+        let fence = lease.fence(WORKER_LEASE);
+        let followed =
+            core.namespace.follow_policies(Scope::internal(), &page.chunks, Some(&fence)).await;
+        followed.map_err(Error::metadata("comparing chunk records with policies"))?;
         for (chunk, record) in &page.chunks {
             let named = record.replicas.iter().filter(|it| it.mark != ReplicaMark::Gone);
             for replica in named {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use dfs_metadata::chunk_health::{Cluster, judge};
 use dfs_metadata::engine::lease::LeaseGrant;
-use dfs_metadata::namespace::{Chunk, Disks, Doom, Evidence, Replica, ReplicaId};
+use dfs_metadata::namespace::{Chunk, Disks, Doom, Replica, ReplicaId};
 use dfs_metadata::placement::{Candidate, PlacementRequest};
 use dfs_types::{ChunkId, NodeId, Receipt, ReplicaHealth, ReplicaRef, Scope};
 use dfs_workers::Handle;
@@ -19,8 +19,8 @@ use crate::candidates::candidates;
 use crate::core::Core;
 use crate::metrics::MoveReason;
 use crate::node_liveness::View;
-use crate::verdicts;
 use crate::workers::build::build;
+use crate::workers::doom::doom;
 use crate::workers::orders::{self, Built};
 use crate::workers::{RepairNeed, WORKER_LEASE};
 
@@ -241,46 +241,14 @@ impl ChunkRepair {
         if replaced.is_empty() {
             return Ok(self.ended(&record, RepairOutcome::Done));
         }
-        let (namespace, fence) = (&self.core.namespace, self.lease.fence(WORKER_LEASE));
-        let disks = namespace.disks_of([&record]).await;
-        let disks = disks.map_err(Error::metadata("reading the disks of a chunk"))?;
         let health = judge(&record, &cluster).replicas;
         let readable = record.replicas.iter().zip(health).filter(|(_, it)| it.is_readable());
-        for (replica, _) in readable {
-            let Some(at) = disks.get(replica.disk) else { continue };
-            let name = orders::replica_ref(chunk, ReplicaId::of(replica), at.disk);
-            self.handle.take(record.seal.length).await;
-            let scope = Scope::internal();
-            match orders::verify(&self.core, at.node, name, &record).await {
-                Ok((_, Some(kept))) => {
-                    let doom = Some(Doom { replicas: &replaced, kept: &kept });
-                    let swapped = namespace
-                        .swap_replicas(scope, chunk, record.generation, &[], doom, Some(&fence))
-                        .await;
-                    return match swapped {
-                        Ok(record) => Ok(self.ended(&record, RepairOutcome::Done)),
-                        Err(error) if is_overtaken(&error) => {
-                            Ok(self.ended(&record, RepairOutcome::Failed))
-                        }
-                        Err(error) => Err(Error::metadata("dooming replicas")(error)),
-                    };
-                }
-                Ok((verdict, None)) => {
-                    let evidence = Evidence::ReadAgain;
-                    let marked = namespace
-                        .mark_replica(scope, at.node, verdict, evidence, Some(&fence))
-                        .await;
-                    let marked = marked.map_err(Error::metadata("recording a verdict"))?;
-                    verdicts::note(&self.core, at.node, verdict, &marked);
-                    break;
-                }
-                Err(failure) => {
-                    let node = at.node;
-                    warn!(%chunk, %node, %failure, "a replica could not be verified");
-                }
-            }
+        let readable: Vec<_> = readable.map(|(replica, _)| ReplicaId::of(replica)).collect();
+        let on = (&*self.core, &self.lease, &*self.handle);
+        match doom(on, (chunk, &record), &replaced, &readable).await? {
+            Some(record) => Ok(self.ended(&record, RepairOutcome::Done)),
+            None => Ok(self.ended(&record, RepairOutcome::Failed)),
         }
-        Ok(self.ended(&record, RepairOutcome::Failed))
     }
 
     /// Deletes replicas of a chunk that is gone. One that a node fails to delete is an orphan.
@@ -313,6 +281,7 @@ pub(in crate::workers) fn is_overtaken(error: &dfs_metadata::Error) -> bool {
             | Error::Conflict { .. }
             | Error::LastReplica(_)
             | Error::BadReplicaNeeded(_)
+            | Error::ReplicaNeeded(_)
     )
 }
 

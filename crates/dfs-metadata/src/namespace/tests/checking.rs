@@ -195,7 +195,7 @@ fn directory(parent: InodeId, link: Link) -> Inode {
 }
 
 fn file(size: u64, single: Option<Extent>) -> Inode {
-    let content = Content::File(File { size, replication: 3, chunk_size: CHUNK, single });
+    let content = Content::File(File { size, chunk_size: CHUNK, single });
     Inode::new(Attributes::default(), Timestamp::EPOCH, content)
 }
 

@@ -211,7 +211,8 @@ async fn conditional_swap_keeps_the_last_sound_replica() {
 async fn replica_is_doomed_only_with_a_proof_that_another_one_was_read_since() {
     use ReplicaCondition::Bad;
     let fixture = Fixture::new().await;
-    let chunk = fixture.put_chunk("/f").await.0.chunk;
+    let of = fixture.put_chunk("/f").await;
+    let chunk = of.0.chunk;
     let generation = fixture.chunk(chunk).await.unwrap().generation;
     let doomed = [id(1, 1)];
     let good = fixture.proof(chunk, 2, 1, generation);
@@ -239,7 +240,8 @@ async fn replica_is_doomed_only_with_a_proof_that_another_one_was_read_since() {
     let swapped = fixture.swap(chunk, marked.generation, &[], doom(&again)).await;
     assert!(matches!(swapped, Err(Error::BadProof { .. })), "{swapped:?}");
     let third = fixture.proof(chunk, 3, 1, marked.generation);
-    let swapped = fixture.swap(chunk, marked.generation, &[], doom(&third)).await;
+    let fourth = [fixture.receipt_on(&of, 4, 1)];
+    let swapped = fixture.swap(chunk, marked.generation, &fourth, doom(&third)).await;
     assert_eq!(swapped.unwrap().replicas[0].mark, ReplicaMark::Doomed);
 }
 

@@ -7,6 +7,7 @@ mod floor;
 mod names;
 mod node_intent;
 mod nodes;
+mod policies;
 mod preconditions;
 mod reaping;
 mod reply_cache;

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use dfs_types::{ChunkId, Generation, InodeId, Part, Redundancy};
+use dfs_types::{ChunkId, Generation, InodeId, Part, Redundancy, Replication};
 
 use super::stage::Plans;
 use super::token::Plan;
@@ -64,11 +64,12 @@ impl Namespace {
 }
 
 impl Transaction {
-    /// Creates the record of a chunk. Returns `false` when this upload registered it already;
+    /// Creates the record of a chunk with this policy. Returns `false` when this upload registered it already;
     /// refuses a chunk that was abandoned since, or may have been collected.
     pub(super) async fn register_chunk(
         &mut self,
         plan: &Plan,
+        (policy, replication): (u32, Replication),
         written: &WrittenChunk,
     ) -> Result<bool, Error> {
         let id: ChunkId = written.chunk;
@@ -95,8 +96,8 @@ impl Transaction {
         }
         let chunk = Chunk {
             seal: written.seal,
-            redundancy: Redundancy::Replicated { copies: plan.replicas },
-            policy: 0,
+            redundancy: Redundancy::Replicated { copies: replication.factor },
+            policy,
             replicas,
             generation: Generation::FIRST,
             references: 1,

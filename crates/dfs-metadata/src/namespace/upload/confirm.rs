@@ -1,12 +1,15 @@
 //! The commit that makes a file appear.
 
 use bytes::Bytes;
-use dfs_types::{Access, Attributes, FileKind, Precondition, Scope, Target, XattrName};
+use dfs_types::{
+    Access, Attributes, FileKind, Precondition, Replication, Scope, Target, XattrName,
+};
 
 use super::stage::{Plans, extent_of};
 use super::token::Plan;
 use super::{Confirm, Namespace, WrittenChunk};
 use crate::namespace::mutation::Mutation;
+use crate::namespace::stat::describe;
 use crate::namespace::transaction::{Attempt, Transaction};
 use crate::namespace::trash::Restorable;
 use crate::namespace::{FileStat, Repeat, TRIES};
@@ -14,6 +17,7 @@ use crate::records::answer::{Answer, stat_of};
 use crate::records::entry::Entry;
 use crate::records::extent::Extent;
 use crate::records::inode::{Content, File, Inode, Link, Times};
+use crate::records::policy::PolicyLabel;
 use crate::records::upload::Upload;
 use crate::records::xattrs::Xattrs;
 use crate::{Error, keys};
@@ -117,6 +121,13 @@ impl Namespace {
         if let Some(there) = tx.get::<Inode>(&keys::inode(inode)).await? {
             return self.confirmed_before(tx, upload, &there).await;
         }
+        let (parent, default) = tx
+            .get_both::<Inode, Replication>(&keys::inode(plan.parent), &keys::REPLICATION)
+            .await?;
+        let default = default.ok_or_else(crate::namespace::cluster::no_replication)?;
+        let policy = tx.policy_of_new(plan, parent.as_ref()).await?;
+        let replication = tx.replication_under(policy.number, default).await?;
+        let chunk_policy = (policy.number, replication);
         let key = keys::upload(inode);
         let staged = tx.get::<Upload>(&key).await?;
         let mut single = None;
@@ -126,19 +137,22 @@ impl Namespace {
             }
             Some(_) => {
                 for written in &upload.chunks {
-                    if tx.register_chunk(plan, written).await? {
+                    if tx.register_chunk(plan, chunk_policy, written).await? {
                         tx.stage_extent(inode, written).await?;
                     }
                 }
                 self.check_staged(tx, upload).await?;
                 tx.delete(key);
+                if policy.number != plan.policy {
+                    tx.apply_later(inode, policy).await?;
+                }
             }
             None if upload.chunks.is_empty() && size > 0 => {
                 return Err(self.not_staged(tx, upload).await?);
             }
             None => {
                 for written in &upload.chunks {
-                    if !tx.register_chunk(plan, written).await? {
+                    if !tx.register_chunk(plan, chunk_policy, written).await? {
                         // Its record exists, but neither file nor upload: it is being reaped.
                         return Err(Error::DeletedSince { name: plan.name.clone() });
                     }
@@ -156,12 +170,15 @@ impl Namespace {
         }
         let given = upload.request.attributes;
         let (mode, now) = (given.mode & Attributes::MODE_MASK, self.now());
-        let file = File { size, replication: plan.replicas, chunk_size: plan.chunk_size, single };
-        let mut record = Inode::new(Attributes { mode, ..given }, now, Content::File(file));
+        let file = File { size, chunk_size: plan.chunk_size, single };
+        let record = Inode::new(Attributes { mode, ..given }, now, Content::File(file));
+        let mut record = Inode { policy, ..record };
         tx.add_xattrs(inode, &mut record, &upload.request.xattrs);
-        self.link(tx, plan, upload.request.precondition).await?;
+        self.link(tx, plan, parent.as_ref(), upload.request.precondition).await?;
         tx.put(keys::inode(inode), &record);
-        Ok(Answer::Stat(crate::namespace::stat::describe(inode, &record, None, tx.new_change())))
+        let replication = [(policy.number, replication)].into();
+        let stat = describe(inode, &record, None, tx.new_change(), &replication);
+        Ok(Answer::Stat(stat))
     }
 
     /// Gives the file its name, and leaves the previous holder of the name to the reaper.
@@ -169,10 +186,10 @@ impl Namespace {
         &self,
         tx: &mut Transaction,
         plan: &Plan,
+        parent: Option<&Inode>,
         precondition: Option<Precondition>,
     ) -> Result<(), Error> {
         let name = || plan.name.clone();
-        let parent = tx.get::<Inode>(&keys::inode(plan.parent)).await?;
         let link = parent.and_then(|parent| parent.directory()).map(|parent| parent.link);
         if link != Some(Link::Linked) {
             return Err(Error::ParentDeleted { name: name() });
@@ -303,4 +320,19 @@ fn check_cover(
         return Err(Error::BadCover { name: plan.name.clone(), what });
     }
     Ok(())
+}
+
+impl Transaction {
+    /// Returns the policy of a new file: the one its writer asked for, or that of its directory.
+    async fn policy_of_new(
+        &self,
+        plan: &Plan,
+        parent: Option<&Inode>,
+    ) -> Result<PolicyLabel, Error> {
+        if plan.is_explicit {
+            let change = self.newest_policy_change().await?;
+            return Ok(PolicyLabel { number: plan.policy, change });
+        }
+        Ok(parent.map(|parent| parent.policy).unwrap_or_default())
+    }
 }

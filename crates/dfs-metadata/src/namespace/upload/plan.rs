@@ -10,10 +10,11 @@ use dfs_types::{
 
 use super::token::Plan;
 use super::{NextPage, Placement, PlanUpload, PlannedChunk, Replan, UploadPlan};
-use crate::namespace::Namespace;
-use crate::namespace::cluster::replication;
+use crate::namespace::cluster::no_replication;
 use crate::namespace::resolve::{Last, Place, resolve};
+use crate::namespace::{Namespace, Policy};
 use crate::placement::PlacementRequest;
+use crate::records::inode::Inode;
 use crate::records::upload::Upload;
 use crate::{Error, keys};
 
@@ -24,7 +25,8 @@ impl Namespace {
     /// Maximum number of chunks per page.
     pub const PLAN_CHUNKS_MAX: usize = 64;
 
-    /// Plans the first page of an upload. Writes nothing but an occasional block of inode numbers.
+    /// Plans the first page of an upload. Writes nothing but an occasional block of inode numbers, and
+    /// the policy for a replication factor that nothing had before.
     pub async fn plan_upload(
         &self,
         scope: &Scope,
@@ -44,14 +46,21 @@ impl Namespace {
         if place.entry.is_some_and(|entry| entry.kind == FileKind::Directory) {
             return Err(is_directory());
         }
-        let replication = replication(&tx).await?;
+        let (parent, default) = tx
+            .get_both::<Inode, Replication>(&keys::inode(place.parent), &keys::REPLICATION)
+            .await?;
+        let default = default.ok_or_else(no_replication)?;
+        let (policy, replication) = match request.replication_factor {
+            Some(copies) => {
+                let policy = self.number_of(Policy { copies, min_write: None }).await?;
+                (policy, Replication { factor: copies, ..default })
+            }
+            None => {
+                let policy = parent.map(|parent| parent.policy.number).unwrap_or_default();
+                (policy, tx.replication_under(policy, default).await?)
+            }
+        };
         drop(tx);
-        let replicas = request.replication_factor.unwrap_or(replication.factor);
-        if !(1..=Replication::FACTOR_MAX).contains(&replicas) {
-            let max = Replication::FACTOR_MAX;
-            let what = format!("a replication factor must be 1 to {max}, not {replicas}");
-            return Err(Error::Invalid { what });
-        }
         let identity = self.identity();
         let plan = Plan {
             cluster: identity.cluster,
@@ -61,8 +70,10 @@ impl Namespace {
             name: place.name,
             size: request.size,
             chunk_size,
-            replicas,
-            min_replicas: replication.min_write_for(replicas),
+            policy,
+            is_explicit: request.replication_factor.is_some(),
+            replicas: replication.factor,
+            min_replicas: replication.min_write_for(replication.factor),
             expires: self.now().plus(PLAN_LIFETIME),
             client_host: request.client_host.clone(),
             client_zone: request.client_zone.clone(),

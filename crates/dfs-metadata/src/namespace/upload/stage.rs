@@ -118,12 +118,15 @@ impl Namespace {
             }
             let expires = self.now().plus(STAGING_LIFETIME);
             tx.put(key, &Upload { expires, reaping: false });
+            let policy = plans.first().policy;
+            let default = tx.expect_default().await?;
+            let policy = (policy, tx.replication_under(policy, default).await?);
             let mut staged = 0;
             for written in chunks {
                 if staged > 0 && tx.keys() + 3 + written.receipts.len() > KEYS_MAX {
                     break;
                 }
-                if tx.register_chunk(plans.first(), written).await? {
+                if tx.register_chunk(plans.first(), policy, written).await? {
                     tx.stage_extent(inode, written).await?;
                 }
                 staged += 1;

@@ -24,6 +24,10 @@ pub(super) struct Plan {
     pub(super) name: Name,
     pub(super) size: Option<u64>,
     pub(super) chunk_size: u64,
+    /// The policy of the file when it was planned.
+    pub(super) policy: u32,
+    /// Set if the writer asked for that policy; otherwise the file has that of its directory.
+    pub(super) is_explicit: bool,
     pub(super) replicas: u8,
     pub(super) min_replicas: u8,
     pub(super) expires: Timestamp,
@@ -75,6 +79,8 @@ impl Record for Plan {
         out.bytes(self.name.as_bytes());
         out.option(self.size.as_ref(), |out, size| out.number(*size));
         out.number(self.chunk_size);
+        out.u32(self.policy);
+        out.bool(self.is_explicit);
         out.u8(self.replicas);
         out.u8(self.min_replicas);
         out.time(self.expires);
@@ -97,6 +103,8 @@ impl Record for Plan {
             name: Name::new(input.bytes()?.to_vec()).ok()?,
             size: input.option(Reader::number)?,
             chunk_size: input.number()?,
+            policy: input.u32()?,
+            is_explicit: input.bool()?,
             replicas: input.u8()?,
             min_replicas: input.u8()?,
             expires: input.time()?,

@@ -1,0 +1,58 @@
+//! Dooming replicas that are not needed.
+
+use dfs_metadata::engine::lease::LeaseGrant;
+use dfs_metadata::namespace::{Chunk, Doom, Evidence, ReplicaId};
+use dfs_types::{ChunkId, Scope};
+use dfs_workers::Handle;
+use tracing::warn;
+
+use super::WORKER_LEASE;
+use super::orders;
+use super::repair::is_overtaken;
+use crate::Error;
+use crate::core::Core;
+use crate::verdicts;
+
+/// Dooms replicas of a chunk, which the worker has claimed, once one of `kept` was read end to end
+/// since the record was read; the first that can be is read. Returns the new record; `None` when a
+/// step failed or the record has changed.
+pub(super) async fn doom(
+    (core, lease, handle): (&Core, &LeaseGrant, &Handle),
+    (chunk, record): (ChunkId, &Chunk),
+    doomed: &[ReplicaId],
+    kept: &[ReplicaId],
+) -> Result<Option<Chunk>, Error> {
+    let (namespace, fence) = (&core.namespace, lease.fence(WORKER_LEASE));
+    let (scope, fence) = (Scope::internal(), Some(&fence));
+    let disks = namespace.disks_of([record]).await;
+    let disks = disks.map_err(Error::metadata("reading the disks of a chunk"))?;
+    for replica in kept {
+        let Some(at) = disks.get(replica.disk) else { continue };
+        let name = orders::replica_ref(chunk, *replica, at.disk);
+        handle.take(record.seal.length).await;
+        match orders::verify(core, at.node, name, record).await {
+            Ok((_, Some(proof))) => {
+                let doom = Some(Doom { replicas: doomed, kept: &proof });
+                let swapped =
+                    namespace.swap_replicas(scope, chunk, record.generation, &[], doom, fence);
+                return match swapped.await {
+                    Ok(record) => Ok(Some(record)),
+                    Err(error) if is_overtaken(&error) => Ok(None),
+                    Err(error) => Err(Error::metadata("dooming replicas")(error)),
+                };
+            }
+            Ok((verdict, None)) => {
+                let evidence = Evidence::ReadAgain;
+                let marked = namespace.mark_replica(scope, at.node, verdict, evidence, fence).await;
+                let marked = marked.map_err(Error::metadata("recording a verdict"))?;
+                verdicts::note(core, at.node, verdict, &marked);
+                return Ok(None);
+            }
+            Err(failure) => {
+                let node = at.node;
+                warn!(%chunk, %node, %failure, "a replica could not be verified");
+            }
+        }
+    }
+    Ok(None)
+}

@@ -1,0 +1,155 @@
+//! Dooms the replicas of chunks that have more than their redundancy asks for: after the replication
+//! factor was lowered, or when a node returned whose replicas were rebuilt.
+//!
+//! A pass reads the records that are not at rest (`w/r/`). A replica is doomed only after another one
+//! was read end to end, and only while as many as wanted are good without it.
+
+mod surplus;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use dfs_metadata::engine::lease::LeaseGrant;
+use dfs_metadata::namespace::{Chunk, Namespace};
+use dfs_types::{ChunkId, Scope, counted};
+use dfs_workers::{Handle, Next, Spec, TRIM, Worker};
+use futures_util::future::BoxFuture;
+use futures_util::{FutureExt, StreamExt, stream};
+use tokio::time::Instant;
+
+use self::surplus::{Places, Surplus, surplus};
+use super::DELETION_HELD;
+use super::doom::doom;
+use crate::Error;
+use crate::core::Core;
+
+/// Pause after a pass, for each page that it read: records that stay not at rest cost little.
+const PAUSE_PER_PAGE: Duration = Duration::from_secs(1);
+/// Longest pause after a pass.
+const PAUSE_MAX: Duration = Duration::from_mins(1);
+
+/// The worker.
+pub(crate) struct Trim {
+    core: Arc<Core>,
+    lease: LeaseGrant,
+    handle: Arc<Handle>,
+    /// Position of the pass.
+    after: Option<ChunkId>,
+    pass: Pass,
+}
+
+/// Progress of a pass.
+#[derive(Debug, Clone, Copy, Default)]
+struct Pass {
+    pages: u32,
+    /// Chunks with surplus replicas.
+    found: u64,
+    /// Those of them that were left as they are for now.
+    left: u64,
+}
+
+impl Trim {
+    pub(crate) fn new(core: Arc<Core>, lease: LeaseGrant, handle: Arc<Handle>) -> Self {
+        Self { core, lease, handle, after: None, pass: Pass::default() }
+    }
+
+    /// Returns why nothing may be doomed now, if so.
+    async fn held(&self) -> Result<Option<String>, Error> {
+        if let Some(held) = self.core.background.held() {
+            return Ok(Some(held));
+        }
+        let may_delete = self.core.namespace.may_delete().await;
+        let may_delete = may_delete.map_err(Error::metadata("reading whether to delete"))?;
+        Ok((!may_delete).then(|| DELETION_HELD.to_owned()))
+    }
+
+    fn surplus(&self, record: &Chunk) -> Option<Surplus> {
+        let now = Instant::now();
+        let (views, cluster) = {
+            let registry = self.core.registry();
+            (registry.views(now), registry.cluster(now))
+        };
+        surplus(record, &cluster, &Places::of(&views))
+    }
+
+    /// Dooms the surplus replicas of a chunk. Returns how many.
+    async fn trim(&self, chunk: ChunkId) -> Result<usize, Error> {
+        let Some(_claim) = self.core.background.claim(chunk) else { return Ok(0) };
+        let read = self.core.namespace.chunks(Scope::internal(), &[chunk]).await;
+        let records = read.map_err(Error::metadata("reading the record of a chunk"))?;
+        let Some(record) = records.into_iter().flatten().next() else { return Ok(0) };
+        let Some(Surplus { doomed, kept }) = self.surplus(&record) else { return Ok(0) };
+        let on = (&*self.core, &self.lease, &*self.handle);
+        let trimmed = doom(on, (chunk, &record), &doomed, &kept).await?;
+        Ok(trimmed.map_or(0, |_| doomed.len()))
+    }
+
+    /// Trims the chunks of a page.
+    async fn trim_all(&mut self, chunks: Vec<ChunkId>) -> Result<(), Error> {
+        let this = &*self;
+        let jobs: Vec<BoxFuture<'_, _>> =
+            chunks.into_iter().map(|chunk| this.trim(chunk).boxed()).collect();
+        let mut jobs = stream::iter(jobs).buffer_unordered(self.core.settings.repair_concurrency);
+        let (mut left, mut failed) = (0, None);
+        while let Some(trimmed) = jobs.next().await {
+            match trimmed {
+                Ok(0) => left += 1,
+                Ok(replicas) => this.handle.add_done(replicas as u64),
+                Err(error) => failed = Some(error),
+            }
+        }
+        drop(jobs);
+        self.pass.left += left;
+        failed.map_or(Ok(()), Err)
+    }
+}
+
+#[async_trait]
+impl Worker for Trim {
+    const SPEC: Spec = TRIM;
+
+    type Error = Error;
+
+    async fn step(&mut self) -> Result<Next, Error> {
+        let limit = Namespace::PAGE_LEN_MAX;
+        let page = self.core.namespace.chunks_to_repair(Scope::internal(), self.after, limit).await;
+        let page = page.map_err(Error::metadata("reading which chunks are not at rest"))?;
+        let found: Vec<ChunkId> = page
+            .chunks
+            .iter()
+            .filter(|(_, record)| self.surplus(record).is_some())
+            .map(|(chunk, _)| *chunk)
+            .collect();
+        self.pass.pages += 1;
+        self.pass.found += found.len() as u64;
+        if !found.is_empty() {
+            if let Some(held) = self.held().await? {
+                self.handle.set_detail(held);
+                return Ok(Next::After(PAUSE_PER_PAGE));
+            }
+            let chunks = counted(self.pass.found, "chunk");
+            self.handle.set_detail(format!("trimming {chunks} with more replicas than wanted"));
+            self.handle.set_queued(found.len() as u64);
+            self.trim_all(found).await?;
+            self.handle.set_queued(0);
+        }
+        self.after = page.next;
+        if self.after.is_some() {
+            return Ok(Next::Again);
+        }
+        let pass = std::mem::take(&mut self.pass);
+        self.handle.set_queued(pass.left);
+        match pass.left {
+            0 => self.handle.set_detail("no chunk has more replicas than wanted"),
+            left => {
+                let chunks = counted(left, "chunk");
+                self.handle.set_detail(format!("{chunks} cannot be trimmed now; trying again"));
+            }
+        }
+        if pass.found > pass.left {
+            return Ok(Next::Again);
+        }
+        Ok(Next::After((PAUSE_PER_PAGE * pass.pages).min(PAUSE_MAX)))
+    }
+}
