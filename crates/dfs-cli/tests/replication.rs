@@ -28,7 +28,8 @@ fn path(text: &str) -> DfsPath {
 }
 
 async fn write(client: &Client, files: &Files, at: &str, seed: u64) {
-    let options = PutOptions { chunk_size: Some(64 << 10), ..PutOptions::default() };
+    let mut options = PutOptions::default();
+    options.chunk_size = Some(64 << 10);
     let source = PutSource::bytes(noise(size(seed), seed));
     client.put(&path(at), source, options).await.unwrap_or_else(|error| panic!("{at}: {error}"));
     files.lock().unwrap().insert(at.to_owned(), seed);

@@ -18,7 +18,7 @@ use futures_util::future::BoxFuture;
 use futures_util::{FutureExt, StreamExt, stream};
 use tokio::time::Instant;
 
-use self::surplus::{Places, Surplus, surplus};
+use self::surplus::{Situation, Surplus, surplus};
 use super::DELETION_HELD;
 use super::doom::doom;
 use crate::Error;
@@ -70,7 +70,7 @@ impl Trim {
             let registry = self.core.registry();
             (registry.views(now), registry.cluster(now))
         };
-        surplus(record, &cluster, &Places::of(&views))
+        surplus(record, &cluster, &Situation::of(&views))
     }
 
     /// Dooms the surplus replicas of a chunk. Returns how many.

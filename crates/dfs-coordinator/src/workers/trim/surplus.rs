@@ -7,17 +7,13 @@ use dfs_metadata::namespace::{Chunk, Replica, ReplicaId};
 use dfs_types::{DiskNumber, NodeId, Part, Redundancy, ReplicaHealth};
 
 use crate::node_liveness::View;
+use crate::workers::spread::Places;
 
-/// Zones of disks, and how full they are.
+/// Spread of nodes, and used thousandths of disks.
 #[derive(Debug, Default)]
-pub(super) struct Places(BTreeMap<DiskNumber, Place>);
-
-#[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord)]
-struct Place {
-    /// Empty if the node has none.
-    zone: String,
-    /// Used thousandths of the disk.
-    fullness: u64,
+pub(super) struct Situation {
+    places: Places,
+    fullness: BTreeMap<DiskNumber, u64>,
 }
 
 /// Replicas that a chunk can do without.
@@ -28,38 +24,29 @@ pub(super) struct Surplus {
     pub(super) kept: Vec<ReplicaId>,
 }
 
-impl Places {
+impl Situation {
     pub(super) fn of(views: &[View]) -> Self {
-        let mut places = BTreeMap::new();
+        let mut fullness = BTreeMap::new();
         for view in views {
             for disk in &view.member.disks {
-                let report = view.disks.iter().find(|report| report.disk == disk.id);
-                let fullness = report.map_or(0, |report| {
+                if let Some(report) = view.disks.iter().find(|report| report.disk == disk.id) {
                     let used = report.capacity.saturating_sub(report.free);
-                    used.saturating_mul(1_000) / report.capacity.max(1)
-                });
-                places.insert(disk.number, Place { zone: view.member.zone.clone(), fullness });
+                    let used = used.saturating_mul(1_000) / report.capacity.max(1);
+                    fullness.insert(disk.number, used);
+                }
             }
         }
-        Self(places)
-    }
-
-    fn zone(&self, disk: DiskNumber) -> &str {
-        self.0.get(&disk).map_or("", |place| &place.zone)
-    }
-
-    fn fullness(&self, disk: DiskNumber) -> u64 {
-        self.0.get(&disk).map_or(0, |place| place.fullness)
+        Self { places: Places::new(views), fullness }
     }
 }
 
 /// Returns the replicas that a chunk can do without: none unless as many as wanted, on distinct
 /// nodes, are good without them.
 ///
-/// First those that are not known to be readable now or are about to leave. Then, of the good ones,
-/// a second one of a node, one of the zone with most of them, one on a slow disk, and the one on the
-/// fullest disk.
-pub(super) fn surplus(record: &Chunk, cluster: &Cluster, places: &Places) -> Option<Surplus> {
+/// First those that are not known to be readable now or are about to leave. Then, of the good ones, a
+/// second one of a node; of the others, one without which the rest is spread best over zones and
+/// machines, on a slow disk if there is one, and else on the fullest.
+pub(super) fn surplus(record: &Chunk, cluster: &Cluster, situation: &Situation) -> Option<Surplus> {
     let Redundancy::Replicated { copies } = record.redundancy else { return None };
     if record.is_tombstone() {
         return None;
@@ -88,10 +75,12 @@ pub(super) fn surplus(record: &Chunk, cluster: &Cluster, places: &Places) -> Opt
         let least_useful = droppable.max_by_key(|index| {
             let (node, replica) = good[*index];
             let disk = replica.disk;
-            let zone = places.zone(disk);
-            let on_node = good.iter().filter(|(other, _)| *other == node).count();
-            let in_zone = good.iter().filter(|(_, other)| places.zone(other.disk) == zone).count();
-            (on_node, in_zone, cluster.is_slow(disk), places.fullness(disk), disk)
+            let others = good.iter().enumerate().filter(|(other, _)| other != index);
+            let rest = nodes(others.map(|(_, it)| it));
+            let is_second = rest.contains(&node);
+            let fullness = situation.fullness.get(&disk).copied().unwrap_or_default();
+            let spread = situation.places.spread(&rest);
+            (is_second, spread, cluster.is_slow(disk), fullness, disk)
         });
         let Some(index) = least_useful else { break };
         doomed.push(ReplicaId::of(good.remove(index).1));
@@ -118,6 +107,7 @@ mod tests {
     };
 
     use super::*;
+    use crate::workers::repair::view;
 
     /// State of a disk, which is named by its number.
     #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -165,16 +155,18 @@ mod tests {
         }
     }
 
-    fn dropped(record: &Chunk, cluster: &Cluster, places: &Places) -> Vec<u32> {
+    fn dropped(record: &Chunk, cluster: &Cluster, places: &Situation) -> Vec<u32> {
         let found = surplus(record, cluster, places);
         found.map_or(Vec::new(), |found| found.doomed.iter().map(|it| it.disk.0).collect())
     }
 
-    fn places(of: &[(u32, &str, u64)]) -> Places {
-        let place = |(disk, zone, fullness): &(u32, &str, u64)| {
-            (DiskNumber(*disk), Place { zone: (*zone).to_owned(), fullness: *fullness })
-        };
-        Places(of.iter().map(place).collect())
+    /// Returns disks (number, zone, fullness), each of the node of its number.
+    fn places(of: &[(u32, &str, u64)]) -> Situation {
+        let node =
+            |(disk, zone, _): &(u32, &str, u64)| view(u128::from(*disk), zone, NodeState::Active);
+        let views: Vec<View> = of.iter().map(node).collect();
+        let fullness = of.iter().map(|(disk, _, fullness)| (DiskNumber(*disk), *fullness));
+        Situation { places: Places::new(&views), fullness: fullness.collect() }
     }
 
     const THREE: [(u32, u128, On); 3] = [(1, 1, On::Good), (2, 2, On::Good), (3, 3, On::Good)];
