@@ -7,7 +7,7 @@ use bytes::Bytes;
 use dfs_coordinator::Settings;
 use dfs_metadata::memory::MemoryEngine;
 use dfs_proto::{Failure, v1};
-use dfs_types::{ErrorCode, NodeId};
+use dfs_types::{ChunkId, ErrorCode, NodeId};
 use tonic::{Response, Status};
 
 use crate::cluster::datanode::FakeDataNode;
@@ -85,9 +85,11 @@ impl Cluster {
         .await;
     }
 
-    async fn set_replication(&self, replication_factor: u32) {
-        let request = v1::SetReplicationRequest { replication_factor, ..Default::default() };
-        self.admin().await.set_replication(request).await.unwrap();
+    /// Writes a file with one replica.
+    async fn put_sole(&self, node: u128) -> ChunkId {
+        self.make_directory("/one").await;
+        self.replicate(Some("/one"), 1).await.unwrap();
+        self.put("/one/sole", b"data", &[node]).await
     }
 
     async fn is_whole(&self) -> bool {
@@ -296,8 +298,7 @@ async fn deregister_needs_a_node_that_reports_itself_empty() {
     assert!(text.contains("1 chunk"), "{text}");
     assert_eq!(cluster.state(1).await, Some(v1::NodeState::Active));
     // Its disk is a new one, but the records still name the old one.
-    cluster.set_replication(1).await;
-    cluster.put("/sole", b"data", &[4]).await;
+    cluster.put_sole(4).await;
     let fourth = cluster.node(4).clone();
     fourth.silence();
     fourth.replace_disk();
@@ -337,8 +338,7 @@ async fn deregister_needs_a_node_that_reports_itself_empty() {
 async fn forget_needs_a_lost_node_without_last_replicas() {
     let mut cluster = Cluster::start(3).await;
     cluster.put("/file", b"data", &[1, 2, 3]).await;
-    cluster.set_replication(1).await;
-    let sole = cluster.put("/sole", b"data", &[2]).await;
+    let sole = cluster.put_sole(2).await;
     let text = refusal(cluster.forget(3).await, ErrorCode::NotEmpty);
     assert!(text.contains("is active"), "{text}");
     cluster.maintain(3, MINUTE).await;

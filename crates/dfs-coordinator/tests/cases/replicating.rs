@@ -12,7 +12,7 @@ use crate::cluster::{Cluster, eventually};
 
 impl Cluster {
     /// Sets the replication of a path, or the default.
-    async fn replicate(
+    pub(super) async fn replicate(
         &self,
         path: Option<&str>,
         replication_factor: u32,
@@ -26,7 +26,7 @@ impl Cluster {
         self.admin().await.set_replication(request).await.map(Response::into_inner)
     }
 
-    async fn make_directory(&self, path: &str) {
+    pub(super) async fn make_directory(&self, path: &str) {
         let request = v1::MakeDirectoryRequest {
             target: Some(v1::Target::of_path(path.to_owned())),
             attributes: Some(v1::Attributes { mode: 0o755, ..v1::Attributes::default() }),

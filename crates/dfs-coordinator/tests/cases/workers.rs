@@ -99,7 +99,10 @@ async fn invalid_worker_settings_are_refused_by_name() {
     cluster.holds_the_lease().await;
     let unknown = cluster.set_worker("unheard-of", rate(1)).await;
     let message = unknown.as_ref().unwrap_err().message();
-    assert!(message.contains("repair, drain, rebalance, reaper, delete"), "{message}");
+    assert!(
+        message.contains("repair, drain, policy, trim, rebalance, reaper, delete"),
+        "{message}"
+    );
     assert_eq!(refused(unknown), ErrorCode::InvalidArgument);
     let for_ever = cluster.set_worker("repair", pause(HOUR * 24 * 8)).await;
     assert_eq!(refused(for_ever), ErrorCode::InvalidArgument);

@@ -57,7 +57,7 @@ impl Record for Policy {
 
     fn write(&self, out: &mut Writer) {
         let Self { copies, min_write } = self;
-        out.optional(|fields| fields.put_some(MIN_WRITE, *min_write, |out, min| out.u8(min)));
+        out.optional(|fields| fields.put_some(MIN_WRITE, *min_write, Writer::u8));
         out.u8(*copies);
     }
 

@@ -190,7 +190,7 @@ impl Namespace {
         precondition: Option<Precondition>,
     ) -> Result<(), Error> {
         let name = || plan.name.clone();
-        let link = parent.and_then(|parent| parent.directory()).map(|parent| parent.link);
+        let link = parent.and_then(Inode::directory).map(|parent| parent.link);
         if link != Some(Link::Linked) {
             return Err(Error::ParentDeleted { name: name() });
         }

@@ -50,15 +50,12 @@ impl Namespace {
             .get_both::<Inode, Replication>(&keys::inode(place.parent), &keys::REPLICATION)
             .await?;
         let default = default.ok_or_else(no_replication)?;
-        let (policy, replication) = match request.replication_factor {
-            Some(copies) => {
-                let policy = self.number_of(Policy { copies, min_write: None }).await?;
-                (policy, Replication { factor: copies, ..default })
-            }
-            None => {
-                let policy = parent.map(|parent| parent.policy.number).unwrap_or_default();
-                (policy, tx.replication_under(policy, default).await?)
-            }
+        let (policy, replication) = if let Some(copies) = request.replication_factor {
+            let policy = self.number_of(Policy { copies, min_write: None }).await?;
+            (policy, Replication { factor: copies, ..default })
+        } else {
+            let policy = parent.map(|parent| parent.policy.number).unwrap_or_default();
+            (policy, tx.replication_under(policy, default).await?)
         };
         drop(tx);
         let identity = self.identity();
