@@ -177,12 +177,11 @@ async fn set_replication(
         None => namespace.set_replication(&scope, replication(factor, min)?).await,
         Some(target) => {
             let target = wire::target("target", Some(target))?;
-            let policy = match (factor, min) {
-                (0, None) => None,
-                _ => {
-                    let Replication { factor: copies, min_write } = replication(factor, min)?;
-                    Some(Policy { copies, min_write })
-                }
+            let policy = if (factor, min) == (0, None) {
+                None
+            } else {
+                let Replication { factor: copies, min_write } = replication(factor, min)?;
+                Some(Policy { copies, min_write })
             };
             namespace.set_policy(&scope, &target, policy).await
         }
