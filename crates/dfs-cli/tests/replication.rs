@@ -20,7 +20,7 @@ type Files = Arc<Mutex<BTreeMap<String, u64>>>;
 
 /// Size of the file of a seed: of one chunk, or of several.
 fn size(seed: u64) -> usize {
-    if seed % 7 == 0 { 200_000 } else { 3_000 }
+    if seed.is_multiple_of(7) { 200_000 } else { 3_000 }
 }
 
 fn path(text: &str) -> DfsPath {
@@ -45,7 +45,7 @@ async fn load(client: Client, files: Files, stop: Arc<AtomicBool>) -> u64 {
     let mut seed = 1_000;
     while !stop.load(Ordering::Relaxed) {
         seed += 1;
-        let directory = if seed % 2 == 0 { "/all" } else { "/two" };
+        let directory = if seed.is_multiple_of(2) { "/all" } else { "/two" };
         write(&client, &files, &format!("{directory}/load-{seed}"), seed).await;
         let (at, old) = {
             let files = files.lock().unwrap();
