@@ -42,7 +42,7 @@ async fn check(client: &Client, at: &str, seed: u64) {
 
 /// Writes new files and reads old ones until it is stopped. Returns how many.
 async fn load(client: Client, files: Files, stop: Arc<AtomicBool>) -> u64 {
-    let mut seed = 1_000;
+    let mut seed: u64 = 1_000;
     while !stop.load(Ordering::Relaxed) {
         seed += 1;
         let directory = if seed.is_multiple_of(2) { "/all" } else { "/two" };

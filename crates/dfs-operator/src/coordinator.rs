@@ -58,7 +58,7 @@ pub trait Coordinator: Send + Sync {
         replication: Replication,
     ) -> Result<bool, CallError>;
 
-    /// Sets how many replicas new files get.
+    /// Sets how many replicas files get, existing ones included.
     async fn set_replication(
         &self,
         at: &Addresses,

@@ -46,7 +46,7 @@ enum Damage {
     Uncounted,
     /// Stopping a node is refused.
     Unsafe,
-    /// New files get a different number of replicas.
+    /// Files get a different number of replicas.
     Replication,
     /// The finalizer is gone.
     NoFinalizer,
