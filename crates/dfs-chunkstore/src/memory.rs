@@ -136,6 +136,15 @@ impl State {
         found.ok_or(StoreError::NotFound(replica.chunk))
     }
 
+    /// Finds a replica whose bytes are there; forgets one that lost them.
+    fn find_bytes(&mut self, replica: ReplicaRef) -> Result<&Replica, StoreError> {
+        if self.find(replica)?.is_lost {
+            let lost = self.sealed.remove(&replica.chunk);
+            self.used -= lost.map_or(0, |lost| lost.data.len() as u64);
+        }
+        self.find(replica)
+    }
+
     fn describe(&self, replica: &Replica) -> SealedChunk {
         SealedChunk {
             chunk: replica.header.chunk,
@@ -294,8 +303,8 @@ impl ChunkStore for MemoryStore {
         offset: u64,
         length: u64,
     ) -> Result<Blocks, StoreError> {
-        let state = self.lock();
-        let replica = state.find(replica)?;
+        let mut state = self.lock();
+        let replica = state.find_bytes(replica)?;
         let all = replica.data.len();
         let offset = (offset.min(all as u64)) as usize;
         let wanted = offset.saturating_add(usize::try_from(length).unwrap_or(usize::MAX)).min(all);
@@ -322,11 +331,7 @@ impl ChunkStore for MemoryStore {
             left = left.saturating_sub(step);
         }
         let mut state = self.lock();
-        if state.find(replica)?.is_lost {
-            let lost = state.sealed.remove(&replica.chunk);
-            state.used -= lost.map_or(0, |lost| lost.data.len() as u64);
-        }
-        let replica = state.find(replica)?;
+        let replica = state.find_bytes(replica)?;
         let found = Crc32c::of_blocks(&replica.data);
         let bad = found.iter().zip(&replica.crcs).position(|(found, stored)| found != stored);
         Ok(bad.map(|block| block as u64))

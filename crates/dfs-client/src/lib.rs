@@ -136,9 +136,10 @@ pub use dfs_types::{
 
 pub use admin::{
     Admin, ClusterStatus, DamagedChunk, DiskStatus, GcHold, GcStatus, Maintenance,
-    MaintenanceRequest, MovePlan, NodeStatus, Readmission, ReconciliationStatus, ReplicaCheck,
-    Replication, ReplicationStatus, StopSafety, UnneededReplica, UpgradeStatus, WorkerActivity,
-    WorkerChange, WorkerStatus, WorkerUnit, Workers,
+    MaintenanceRequest, MovePlan, NeededChunk, NodeLoss, NodeStatus, Readmission,
+    ReconciliationStatus, ReplicaCheck, Replication, ReplicationStatus, StopSafety,
+    UnneededReplica, UpgradeStatus, WorkerActivity, WorkerChange, WorkerStatus, WorkerUnit,
+    Workers,
 };
 pub use builder::{Client, ClientBuilder, Components};
 pub use du::{DiskUsage, Usage};

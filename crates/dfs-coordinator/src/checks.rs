@@ -52,8 +52,8 @@ pub(crate) struct DamagedChunk {
     pub(crate) inode: InodeId,
     /// No replica can be reached.
     pub(crate) is_missing: bool,
-    /// Nor does any disk hold one, in service or not: all of them had been recorded as gone when
-    /// the comparison began, which adopts what is left of them.
+    /// Nor does any disk hold one, in service or not: all of them had been recorded as gone, or
+    /// were on removed nodes, when the comparison began, which adopts what is left of them.
     pub(crate) is_lost: bool,
 }
 

@@ -44,6 +44,7 @@ const METHODS: &[&str] = &[
     "Undrain",
     "RetireDisk",
     "GiveUp",
+    "Readmit",
     "Deregister",
     "Forget",
     "Workers",

@@ -29,9 +29,12 @@ pub(crate) struct Applicant {
     pub(crate) disks: Vec<DiskReport>,
 }
 
-/// The refused processes, by node and address.
+/// The processes of a node by address, each with the time at which it asked last.
+type Applicants = BTreeMap<String, (Applicant, Instant)>;
+
+/// The refused processes of all nodes.
 #[derive(Debug, Default)]
-pub(crate) struct RefusedNodes(Mutex<BTreeMap<NodeId, BTreeMap<String, (Applicant, Instant)>>>);
+pub(crate) struct RefusedNodes(Mutex<BTreeMap<NodeId, Applicants>>);
 
 impl RefusedNodes {
     /// Notes that a process was refused just now. Beyond the bounds, it is not remembered.

@@ -8,8 +8,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use dfs_metadata::namespace::{Loss, NeededChunk};
 use dfs_proto::Failure;
-use dfs_types::{ErrorCode, NodeId};
+use dfs_types::{ErrorCode, NodeId, counted};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout};
@@ -24,8 +25,45 @@ const KEPT: Duration = Duration::from_secs(30);
 pub(crate) enum Kind {
     /// Of an empty node.
     Deregister,
-    /// Of a lost node.
-    Forget,
+    /// Of a lost node, with a loss that is accepted.
+    Forget(Loss),
+}
+
+/// Why a node was not removed.
+#[derive(Debug, Clone)]
+pub(crate) enum Obstacle {
+    /// A call failed, or a condition does not hold.
+    Failure(Failure),
+    /// Chunks would be lost whose loss is not accepted.
+    Loss(Arc<NodeLoss>),
+}
+
+/// Chunks that would be lost with a node.
+#[derive(Debug)]
+pub(crate) struct NodeLoss {
+    pub(crate) loss: Loss,
+    /// The first of them.
+    pub(crate) listed: Vec<NeededChunk>,
+    /// Why more chunks than expected need the node; may be empty.
+    pub(crate) note: String,
+}
+
+impl From<Failure> for Obstacle {
+    fn from(failure: Failure) -> Self {
+        Self::Failure(failure)
+    }
+}
+
+impl From<Obstacle> for Failure {
+    fn from(obstacle: Obstacle) -> Self {
+        match obstacle {
+            Obstacle::Failure(failure) => failure,
+            Obstacle::Loss(needed) => {
+                let chunks = counted(needed.loss.chunks, "chunk");
+                Self::new(ErrorCode::NotEmpty, format!("{chunks} would be lost{}", needed.note))
+            }
+        }
+    }
 }
 
 /// How far a removal is.
@@ -37,7 +75,7 @@ pub(crate) enum Progress {
     Pending(u64),
 }
 
-type Outcome = Option<(Result<(), Failure>, Instant)>;
+type Outcome = Option<(Result<(), Obstacle>, Instant)>;
 
 #[derive(Debug)]
 struct Removal {
@@ -61,14 +99,14 @@ impl Progress {
 }
 
 impl Removals {
-    /// Begins a removal with `begin`, unless it is in progress, and waits for a moment. A failure is
-    /// returned once.
+    /// Begins a removal with `begin`, unless it is in progress, and waits for a moment. An obstacle
+    /// is returned once.
     pub(crate) async fn wait(
         &self,
         node: NodeId,
         kind: Kind,
-        begin: impl FnOnce(Arc<AtomicU64>) -> JoinHandle<Result<(), Failure>>,
-    ) -> Result<Progress, Failure> {
+        begin: impl FnOnce(Arc<AtomicU64>) -> JoinHandle<Result<(), Obstacle>>,
+    ) -> Result<Progress, Obstacle> {
         let (checked, mut outcome) = self.find_or_begin(node, kind, begin)?;
         let known = timeout(WAIT, outcome.wait_for(Option::is_some)).await;
         let Ok(Ok(known)) = known else {
@@ -84,7 +122,7 @@ impl Removals {
         &self,
         node: NodeId,
         kind: Kind,
-        begin: impl FnOnce(Arc<AtomicU64>) -> JoinHandle<Result<(), Failure>>,
+        begin: impl FnOnce(Arc<AtomicU64>) -> JoinHandle<Result<(), Obstacle>>,
     ) -> Result<(Arc<AtomicU64>, watch::Receiver<Outcome>), Failure> {
         let now = Instant::now();
         let mut removals = crate::lock(&self.0);
@@ -105,7 +143,7 @@ impl Removals {
         let task = begin(checked.clone());
         tokio::spawn(async move {
             let failed = |error: tokio::task::JoinError| {
-                Err(Failure::new(ErrorCode::Internal, error.to_string()))
+                Err(Failure::new(ErrorCode::Internal, error.to_string()).into())
             };
             let result = task.await.unwrap_or_else(failed);
             set_outcome.send_replace(Some((result, Instant::now())));

@@ -72,12 +72,17 @@ impl Node {
         self.store.usage().iter().any(has_failed)
     }
 
-    /// Returns the error of a replica that was found and then failed.
-    pub(crate) fn failure(&self, replica: ReplicaRef, error: StoreError) -> Error {
-        match error {
-            StoreError::NotFound(_) => self.absence(replica),
-            error => error.into(),
+    /// Returns the error of a replica that was found and then failed. Reports a replica that is gone,
+    /// with a verdict number that was drawn before the attempt.
+    pub(crate) fn failure(&self, replica: ReplicaRef, number: u64, error: StoreError) -> Error {
+        if !matches!(error, StoreError::NotFound(_)) {
+            return error.into();
         }
+        let error = self.absence(replica);
+        if matches!(error, Error::Store(StoreError::NotFound(_))) {
+            self.report(verdict(replica, number, ReplicaCondition::Gone, 0));
+        }
+        error
     }
 
     /// Reports a verdict to the coordinators, at once if it is new.
@@ -174,7 +179,7 @@ impl Node {
                 self.report(gone);
                 return Ok(gone);
             }
-            verified => verified.map_err(|error| self.failure(name, error))?,
+            verified => verified.map_err(|error| self.failure(name, number, error))?,
         };
         self.unreadable.forget(name);
         if let Some(block) = bad {
@@ -274,6 +279,7 @@ impl Node {
         offset: u64,
         length: u64,
     ) -> Result<Blocks, Error> {
+        let number = self.store.verdict_number();
         if !replica.is_set_aside {
             match self.store.read(replica.replica(), offset, length).await {
                 Err(error @ StoreError::Damaged { .. }) => {
@@ -285,7 +291,9 @@ impl Node {
                 Err(error @ StoreError::Unreadable { .. }) => {
                     self.note_unreadable(replica.replica(), &error);
                 }
-                read => return read.map_err(|error| self.failure(replica.replica(), error)),
+                read => {
+                    return read.map_err(|error| self.failure(replica.replica(), number, error));
+                }
             }
         }
         self.read_verified(replica, offset, length).await
@@ -296,12 +304,13 @@ impl Node {
         &self,
         replica: SealedChunk,
     ) -> Result<Option<v1::ChunkOrigin>, Error> {
+        let number = self.store.verdict_number();
         match self.store.header(replica.replica()).await {
             Ok(ChunkHeader { inode, path, file_offset, .. }) => {
                 Ok(Some(v1::ChunkOrigin { inode: inode.0, path, file_offset }))
             }
             Err(StoreError::Damaged { .. } | StoreError::Unreadable { .. }) => Ok(None),
-            Err(error) => Err(self.failure(replica.replica(), error)),
+            Err(error) => Err(self.failure(replica.replica(), number, error)),
         }
     }
 
@@ -312,6 +321,7 @@ impl Node {
         length: u64,
     ) -> Result<Blocks, Error> {
         let (chunk, block) = (replica.chunk, offset / BLOCK_SIZE as u64);
+        let number = self.store.verdict_number();
         let mut read = self.store.read(replica.replica(), offset, length).await;
         if let Err(StoreError::Damaged { .. } | StoreError::Unreadable { .. }) = read {
             // Perhaps only a later block is unreadable.
@@ -328,7 +338,7 @@ impl Node {
             }
             Err(StoreError::Damaged { .. }) => Err(Error::BadBlock { chunk, block }),
             Err(StoreError::Unreadable { .. }) => Err(Error::UnreadableBlock { chunk, block }),
-            Err(error) => Err(self.failure(replica.replica(), error)),
+            Err(error) => Err(self.failure(replica.replica(), number, error)),
         }
     }
 

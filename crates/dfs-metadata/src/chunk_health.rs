@@ -85,6 +85,8 @@ pub struct Cluster {
     disks: BTreeMap<DiskNumber, (NodeId, DiskHealth)>,
     /// Good disks that are read last.
     slow: BTreeSet<DiskNumber>,
+    /// Disks of nodes that were removed for good.
+    removed: BTreeSet<DiskNumber>,
     /// Health of all other disks.
     unknown: DiskHealth,
 }
@@ -104,12 +106,20 @@ impl Cluster {
             if liveness.disks.get(&disk.id) == Some(&DiskFault::Slow) {
                 self.slow.insert(disk.number);
             }
+            if intent.state == NodeState::Removed {
+                self.removed.insert(disk.number);
+            }
         }
     }
 
     /// Returns whether a disk is slow: as reliable as any other, but read last.
     pub fn is_slow(&self, disk: DiskNumber) -> bool {
         self.slow.contains(&disk)
+    }
+
+    /// Returns whether the node of a disk was removed for good: nothing on it comes back.
+    pub fn is_removed(&self, disk: DiskNumber) -> bool {
+        self.removed.contains(&disk)
     }
 
     /// Returns the node of a disk; `None` for an unknown disk.

@@ -15,6 +15,7 @@ use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
 use super::failure::{copy_error, is_no_space};
 use super::index::{Claim, Entry, Place};
+use super::recent::FileKey;
 use super::record::{Binding, HEAD, Head, Layout, State, encode_meta, padding};
 use super::segments::Active;
 use super::space::Reservation;
@@ -25,6 +26,9 @@ use crate::{ChunkHeader, ChunkSeal, File, JobPanicked, SealedChunk, StoreError};
 
 /// Maximum bytes of data in one commit.
 const COMMIT_BYTES_MAX: u64 = 4 << 20;
+
+/// Segments that a commit tries to write to.
+const SEGMENTS_TRIED: u32 = 3;
 
 /// A small chunk to be sealed.
 pub(super) struct NewRecord {
@@ -189,8 +193,21 @@ impl Disk {
         }
     }
 
-    /// Appends records to the active segment, durably, or leaves no trace of them.
+    /// Appends records to the active segment, durably, or leaves no trace of them. If someone has
+    /// removed that segment, they go to another one.
     fn append(&self, seals: &[Seal]) -> Result<Vec<Entry>, StoreError> {
+        for _ in 0..SEGMENTS_TRIED {
+            if let Some(entries) = self.append_to_active(seals)? {
+                return Ok(entries);
+            }
+        }
+        let disk = self.folder.display().to_string();
+        let source = io::Error::other("its segments are being removed");
+        Err(StoreError::Io { action: "writing small chunks", disk, source })
+    }
+
+    /// Like [`Self::append`]; `None` if the active segment was removed.
+    fn append_to_active(&self, seals: &[Seal]) -> Result<Option<Vec<Entry>>, StoreError> {
         if self.is_out_of_service() {
             return Err(self.out_of_service());
         }
@@ -205,8 +222,16 @@ impl Disk {
         {
             return Err(self.cut_back(&active, error));
         }
+        let has_name = active.file.has_name();
+        if !has_name.map_err(|error| self.fault("checking a segment", error))? {
+            let (number, disk) = (active.number, self.folder.display());
+            tracing::error!(number, %disk, "the segment of the latest small chunks was removed");
+            self.segments.lose(number);
+            self.files.remove(FileKey::Segment(number));
+            return Ok(None);
+        }
         self.segments.advance(end, entries.len() as u32);
-        Ok(entries)
+        Ok(Some(entries))
     }
 
     fn encode(&self, seals: &[Seal], active: &Active) -> (Vec<Bytes>, Vec<Entry>, u64) {

@@ -21,9 +21,15 @@ pub(super) enum Condition {
     },
     /// Not available since the store was opened, for this reason.
     Missing(String),
+    /// Not in its directory any more. Whatever is there from now on, it is used after a restart.
+    Unmounted,
     /// Out of service for this reason.
     Failed(String),
 }
+
+/// Why a disk is missing that is not in its directory any more.
+pub(super) const NOT_MOUNTED: &str =
+    "the disk is not in its directory any more: mount it, and restart the node";
 
 impl Disk {
     /// Takes the disk out of service: nothing on it is served or listed any more.
@@ -35,6 +41,19 @@ impl Disk {
         }
         drop(condition);
         self.index.drop_disk(self.number);
+    }
+
+    /// Takes the disk out of service because it is not in its directory any more. It may come back.
+    pub(super) fn unmount(&self) {
+        let mut condition = self.condition();
+        if matches!(*condition, Condition::Current | Condition::Returning { .. }) {
+            tracing::error!(disk = %self.folder.display(), "{NOT_MOUNTED}");
+            *condition = Condition::Unmounted;
+        }
+        drop(condition);
+        self.index.drop_disk(self.number);
+        // The restarted node takes it.
+        self.release();
     }
 
     /// Classifies an error of the operating system: no space, a failed disk, or neither.
@@ -64,17 +83,18 @@ impl Disk {
 
     /// Returns whether it takes part in changes of the identity: it is in service, or being read.
     pub(super) fn has_identity_of_start(&self) -> bool {
-        !matches!(*self.condition(), Condition::Missing(_) | Condition::Failed(_))
+        use Condition::{Failed, Missing, Unmounted};
+        !matches!(*self.condition(), Missing(_) | Unmounted | Failed(_))
     }
 
     pub(super) fn is_missing(&self) -> bool {
         matches!(*self.condition(), Condition::Missing(_))
     }
 
-    /// Records why the disk is not available, unless it has failed.
+    /// Records why the disk is not available, unless it has failed or was unmounted.
     pub(super) fn stay_missing(&self, why: String) {
         let mut condition = self.condition();
-        if !matches!(*condition, Condition::Failed(_)) {
+        if !matches!(*condition, Condition::Failed(_) | Condition::Unmounted) {
             *condition = Condition::Missing(why);
         }
     }

@@ -13,14 +13,10 @@ use super::recent::FileKey;
 use super::volume::Disk;
 use crate::StoreError;
 
-/// Why a disk fails whose identity is not in its directory.
-const NOT_MOUNTED: &str =
-    "the disk is not in its directory any more: mount it, and restart the node";
-
 impl Disk {
     /// Handles the absence of the file of a replica: removes the replica from the index, so that it
-    /// is neither listed nor served any more. Fails the disk instead if its identity is not in its
-    /// directory either.
+    /// is neither listed nor served any more. Takes the disk out of service instead if its identity is
+    /// not in its directory either.
     pub(super) fn replica_missing(
         &self,
         chunk: ChunkId,
@@ -32,7 +28,7 @@ impl Disk {
             Ok(Some(identity)) if identity.disk == self.id => {
                 return self.forget_missing(chunk, entry);
             }
-            Ok(_) => self.fail(&NOT_MOUNTED),
+            Ok(_) => self.unmount(),
             // Unknown, so it proves nothing about the replica.
             Err(error) => {
                 tracing::warn!(%chunk, disk = %self.folder.display(), %error, "cannot tell whether a replica is gone");

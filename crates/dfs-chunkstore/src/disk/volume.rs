@@ -11,7 +11,7 @@ use tokio::sync::{Mutex as AsyncMutex, OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
 
 use super::commit::Commits;
-use super::failure::Condition;
+use super::failure::{Condition, NOT_MOUNTED};
 use super::identity_file::DiskIdentity;
 use super::index::{Entry, Index, Place};
 use super::open::Folder;
@@ -309,6 +309,7 @@ impl Disk {
             (_, Pace::Hung) if read_percent.is_some() => (DiskState::Missing, HANGS),
             _ if read_percent.is_some() => (DiskState::Starting, READING),
             (Condition::Missing(why), _) => (DiskState::Missing, why.as_str()),
+            (Condition::Unmounted, _) => (DiskState::Missing, NOT_MOUNTED),
             (_, Pace::Hung) => {
                 (DiskState::Hung, "an operation does not return: check the disk and its driver")
             }

@@ -137,6 +137,11 @@ impl<H: FsHook> File for HookedFile<H> {
         self.inner.sync()
     }
 
+    fn has_name(&self) -> io::Result<bool> {
+        let _running = self.begin(FsCall::Other)?;
+        self.inner.has_name()
+    }
+
     fn length(&self) -> io::Result<u64> {
         let _running = self.begin(FsCall::Other)?;
         self.inner.length()
@@ -196,6 +201,10 @@ mod tests {
         }
 
         fn sync(&self) -> io::Result<()> {
+            unreachable!()
+        }
+
+        fn has_name(&self) -> io::Result<bool> {
             unreachable!()
         }
 

@@ -90,6 +90,9 @@ pub trait File: Send + Sync {
     /// Makes data and length durable.
     fn sync(&self) -> io::Result<()>;
 
+    /// Returns whether the file has a name. One that was removed is gone once it is closed.
+    fn has_name(&self) -> io::Result<bool>;
+
     /// Returns the length in bytes.
     fn length(&self) -> io::Result<u64>;
 

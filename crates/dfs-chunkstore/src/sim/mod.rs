@@ -255,6 +255,10 @@ impl File for SimFile {
         self.world()?.sync(&self.path, self.file)
     }
 
+    fn has_name(&self) -> io::Result<bool> {
+        Ok(self.world()?.has_name(self.file))
+    }
+
     fn length(&self) -> io::Result<u64> {
         Ok(self.world()?.content(self.file)?.length())
     }

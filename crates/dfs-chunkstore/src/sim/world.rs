@@ -159,6 +159,11 @@ impl World {
         }
     }
 
+    /// Returns whether a file has a name.
+    pub(super) fn has_name(&self, file: FileId) -> bool {
+        self.names.values().any(|node| *node == Node::File(file))
+    }
+
     pub(super) fn content(&mut self, file: FileId) -> io::Result<&mut Content> {
         self.files.get_mut(&file).ok_or_else(|| io::ErrorKind::NotFound.into())
     }

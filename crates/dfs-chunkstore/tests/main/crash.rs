@@ -338,7 +338,9 @@ impl History {
             let file = fs.open(&path, Opening::Existing).map_err(|error| error.to_string())?;
             let text = file.read_at(0, 4096).map_err(|error| error.to_string())?;
             let text = String::from_utf8_lossy(&text);
-            let settled = text.lines().find_map(|line| line.strip_prefix("settled ")?.parse().ok());
+            let settled = text.lines().find_map(|line| line.strip_prefix("settled "));
+            let number = settled.and_then(|settled| settled.split(' ').next_back());
+            let settled = number.and_then(|number| number.parse::<u64>().ok());
             if settled.unwrap_or(0) < self.acknowledged {
                 return Err(format!("{}: settled {settled:?}", path.display()));
             }

@@ -6,8 +6,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use dfs_chunkstore::{
-    ChunkStore as _, DiskStore, FullSpeed, OsFs, Pool, ScrubProgress, ScrubStore as _, StoreError,
-    conformance,
+    ChunkStore as _, DiskStore, FullSpeed, IdentityStore as _, OsFs, Pool, ScrubProgress,
+    ScrubStore as _, StoreError, conformance,
 };
 use dfs_types::{ChunkId, DiskState, OsRandom};
 use tempfile::TempDir;
@@ -84,14 +84,39 @@ async fn replica_on_a_disk_that_is_not_mounted_any_more_is_not_gone() {
         let disk = folder.path().join("disk");
         let store = open(&disk).await;
         let replica = conformance::put(&store, ChunkId(1), length).await.unwrap().replica();
-        fs::rename(&disk, folder.path().join("elsewhere")).unwrap();
+        let elsewhere = folder.path().join("elsewhere");
+        fs::rename(&disk, &elsewhere).unwrap();
         fs::create_dir(&disk).unwrap();
 
         assert!(store.verify(replica, &FullSpeed).await.is_err());
-        assert_eq!(states(&store), [DiskState::Failed], "so that its absence proves nothing");
-        let disk = store.usage()[0].disk;
-        assert!(store.store_scrub_progress(disk, ScrubProgress::default()).await.is_err());
+        assert_eq!(states(&store), [DiskState::Missing], "it proves nothing, and may come back");
+        let id = store.usage()[0].disk;
+        assert!(store.store_scrub_progress(id, ScrubProgress::default()).await.is_err());
+        // Its index is out of date: it is used by the next start, which need not wait for its lock.
+        fs::remove_dir_all(&disk).unwrap();
+        fs::rename(&elsewhere, &disk).unwrap();
+        assert!(!store.reopen_disks().await);
+        assert_eq!(states(&store), [DiskState::Missing]);
+        let next = open(&disk).await;
+        assert_eq!(states(&next), [DiskState::Healthy]);
+        conformance::assert_whole(&next, ChunkId(1), length).await;
+        close(store).await;
     }
+}
+
+/// No chunk is acknowledged that only an open file without a name has.
+#[tokio::test]
+async fn chunk_sealed_after_its_segment_was_removed_is_in_another_one() {
+    let folder = folder();
+    let disk = folder.path().join("disk");
+    let store = open(&disk).await;
+    conformance::put(&store, ChunkId(1), LENGTHS[0]).await.unwrap();
+    remove_data(&disk);
+    let second = conformance::put(&store, ChunkId(2), LENGTHS[0]).await.unwrap();
+    close(store).await;
+    let store = open(&disk).await;
+    assert_eq!(store.list(None, 9).await.unwrap(), [second]);
+    conformance::assert_whole(&store, ChunkId(2), LENGTHS[0]).await;
 }
 
 #[tokio::test]

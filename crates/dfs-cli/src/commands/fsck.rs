@@ -6,10 +6,10 @@ use std::time::Duration;
 use clap::Args;
 use dfs_client::{DeleteOptions, ReplicaCheck, WorkerChange};
 use dfs_types::{ByteSize, Change, DfsPath, ErrorCode, InodeId, Precondition, counted};
-use futures_util::StreamExt as _;
 use serde_json::{Value, json};
 use tokio::time::sleep;
 
+use super::file_names;
 use crate::confirmation::Confirmation;
 use crate::context::Context;
 use crate::error::{Error, Result};
@@ -179,22 +179,15 @@ async fn damaged_files(cx: &Context, found: &ReplicaCheck) -> Result<Vec<Damaged
     }
     let mut files = Vec::new();
     let mut unnamed: BTreeSet<InodeId> = counts.keys().copied().collect();
+    let named = file_names::find(cx, unnamed.clone()).await?;
     let mut file = |path, inode, change| {
         let (missing, lost, degraded) = counts[&inode];
         let is_deleted = false;
         files.push(DamagedFile { path, inode, change, missing, lost, degraded, is_deleted });
     };
-    if !unnamed.is_empty() {
-        let root = DfsPath::new("/").expect("the root is a path");
-        let mut walk = cx.client.walk(&root);
-        while !unnamed.is_empty()
-            && let Some(entry) = walk.next().await
-        {
-            let entry = entry?;
-            if unnamed.remove(&entry.stat.inode) {
-                file(Some(entry.path), entry.stat.inode, Some(entry.stat.change));
-            }
-        }
+    for entry in named {
+        unnamed.remove(&entry.stat.inode);
+        file(Some(entry.path), entry.stat.inode, Some(entry.stat.change));
     }
     for inode in unnamed {
         file(None, inode, None);

@@ -9,6 +9,8 @@ pub(crate) mod df;
 pub(crate) mod disk;
 pub(crate) mod du;
 pub(crate) mod explain;
+mod file_names;
+mod forget;
 pub(crate) mod fsck;
 pub(crate) mod gc;
 pub(crate) mod get;

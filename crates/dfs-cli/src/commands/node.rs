@@ -7,6 +7,7 @@ use dfs_client::{ClusterStatus, Maintenance, MaintenanceRequest, StopSafety};
 use dfs_types::{ErrorCode, NodeId, NodeState};
 use serde_json::json;
 
+use super::forget::ForgetArgs;
 use super::{plan, readmit, status};
 use crate::confirmation::Confirmation;
 use crate::context::Context;
@@ -181,19 +182,6 @@ struct DeregisterArgs {
     nodes: Vec<String>,
 }
 
-#[derive(Debug, Args)]
-#[command(after_help = "\
-For datanodes that will never come back: what they held counts as gone. A datanode is forgotten only
-when it is lost, and when no chunk has its last good replica there. Its disks are refused from then on.
-
-Examples:
-  dfs node forget 3f2a")]
-struct ForgetArgs {
-    /// The datanodes.
-    #[arg(required = true, value_name = "NODE")]
-    nodes: Vec<String>,
-}
-
 pub(crate) async fn run(args: NodeArgs, cx: &Context) -> Result<()> {
     let status = cx.client.admin().status().await?;
     let cluster = status.cluster;
@@ -247,12 +235,8 @@ pub(crate) async fn run(args: NodeArgs, cx: &Context) -> Result<()> {
             })
             .await
         }
-        Action::Forget(ForgetArgs { nodes }) => {
-            each(&nodes, &status, cx, async |node| {
-                let out = cx.client.admin().forget(cluster, node).await;
-                is_out(node, out, cx)
-            })
-            .await
+        Action::Forget(args) => {
+            each(&args.nodes, &status, cx, async |node| args.run((cluster, node), cx).await).await
         }
     }
 }

@@ -1,33 +1,71 @@
 //! `dfs status`.
 
+use std::io::{self, IsTerminal as _};
 use std::time::Duration;
 
 use clap::Args;
-use dfs_client::ClusterStatus;
+use dfs_client::{ClusterStatus, DiskStatus};
+use dfs_types::{DiskState, ErrorCode};
+use tokio::time::sleep;
 
 use crate::context::Context;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::json;
 use crate::output::{size_text, span_text};
 
 /// Arguments of `dfs status`.
 #[derive(Debug, Args)]
 #[command(after_help = "\
+With --watch, shows the status again and again until it is interrupted: a terminal is cleared each
+time, and with --json each status is one line. A cluster that does not respond is waited for.
+
 Examples:
   dfs status
+  dfs status --watch
   dfs status --json | jq .replication.under_replicated")]
-pub(crate) struct StatusArgs {}
+pub(crate) struct StatusArgs {
+    /// Show it repeatedly, until interrupted.
+    #[arg(long)]
+    watch: bool,
+    /// Seconds between two updates.
+    #[arg(long, value_name = "N", default_value_t = 2, requires = "watch",
+          value_parser = clap::value_parser!(u64).range(1..=3_600))]
+    every: u64,
+}
 
-pub(crate) async fn run(_args: StatusArgs, cx: &Context) -> Result<()> {
-    let status = cx.client.admin().status().await?;
+/// Clears a terminal and moves to its top.
+const CLEAR: &str = "\x1b[H\x1b[2J";
+
+pub(crate) async fn run(args: StatusArgs, cx: &Context) -> Result<()> {
+    let is_terminal = !cx.out.is_json && io::stdout().is_terminal();
+    loop {
+        match cx.client.admin().status().await.map_err(Error::from) {
+            Ok(status) => show(&status, args.watch && is_terminal, cx),
+            Err(error) if args.watch && is_passing(error.code()) => cx.out.say(error),
+            Err(error) => return Err(error),
+        }
+        if !args.watch {
+            return Ok(());
+        }
+        sleep(Duration::from_secs(args.every)).await;
+    }
+}
+
+/// Returns whether a later attempt may succeed.
+fn is_passing(code: ErrorCode) -> bool {
+    matches!(code, ErrorCode::Unavailable | ErrorCode::Busy | ErrorCode::OutcomeUnknown)
+}
+
+fn show(status: &ClusterStatus, clears: bool, cx: &Context) {
     if cx.out.is_json {
-        cx.out.json(&json::status(&status));
-        return Ok(());
+        cx.out.json(&json::status(status));
+        return;
     }
-    for line in lines(&status) {
-        cx.out.line(line);
+    let mut text = lines(status).join("\n");
+    if clears {
+        text.insert_str(0, CLEAR);
     }
-    Ok(())
+    cx.out.line(text);
 }
 
 /// Returns the lines of the status for people.
@@ -48,6 +86,9 @@ fn lines(status: &ClusterStatus) -> Vec<String> {
             replication.bad_replicas,
             replication.repairing
         ));
+        if replication.missing > 0 {
+            lines.push("`dfs fsck` names the files that need missing chunks".to_owned());
+        }
         if replication.unreadable_records > 0 {
             lines.push(format!(
                 "metadata records that cannot be read: {}, one of them {}; run `dfs metadata check`",
@@ -117,7 +158,10 @@ pub(super) fn nodes(status: &ClusterStatus) -> Vec<String> {
             node.state.to_string(),
             size_text(free, true),
         ));
-        for disk in node.faulty_disks() {
+        // A healthy disk may have a reason not to know all its replicas.
+        let is_shown =
+            |disk: &&DiskStatus| disk.state != DiskState::Healthy || !disk.reason.is_empty();
+        for disk in node.disks.iter().filter(is_shown) {
             lines.push(format!("  disk {} is {}: {}", disk.id, disk.state, disk.reason));
         }
     }
@@ -133,7 +177,7 @@ fn ago(elapsed: Duration) -> String {
 
 #[cfg(test)]
 mod tests {
-    use dfs_client::{DiskStatus, NodeStatus, ReplicationStatus, WorkerStatus};
+    use dfs_client::{NodeStatus, ReplicationStatus, WorkerStatus};
     use dfs_types::{ClusterId, DiskId, DiskState, NodeId, NodeState};
 
     use super::*;
@@ -179,6 +223,18 @@ mod tests {
         ] {
             assert!(shown(&status, text), "{text}: {:?}", lines(&status));
         }
+    }
+
+    #[test]
+    fn reason_of_a_healthy_disk_is_shown() {
+        let mut node = NodeStatus::new(NodeId(1), "a:7080", NodeState::Active);
+        node.disks = vec![DiskStatus::new(DiskId(1), 10)];
+        node.disks[0].reason = "/a: 2 heads are unread".to_owned();
+        let mut status = ClusterStatus::new(ClusterId(1));
+        status.nodes = vec![node];
+        let text = lines(&status).join("\n");
+        assert!(text.contains("is healthy: /a: 2 heads are unread"), "{text}");
+        assert!(!text.contains("not healthy"), "{text}");
     }
 
     #[test]

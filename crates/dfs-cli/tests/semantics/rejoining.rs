@@ -1,4 +1,4 @@
-//! Datanodes that join again although the metadata has no current records of them.
+//! S30, S31 and S34: datanodes that join again without current records, or never again.
 
 use std::fs;
 use std::path::Path;
@@ -9,6 +9,7 @@ use dfs_testkit::process::{Cluster, Metadata, Settings, wait_until};
 use serde_json::Value;
 
 use super::{client, put, read, verified_replicas};
+use crate::json_page;
 use crate::support::{binary, exit_code, noise, stderr};
 
 const MINUTE: Duration = Duration::from_mins(1);
@@ -25,6 +26,11 @@ fn node_at(cluster: &Cluster, index: usize) -> Option<Value> {
     let status = cluster.status()?;
     let mut nodes = status["nodes"].as_array()?.iter();
     nodes.find(|node| node["address"] == address).cloned()
+}
+
+/// Returns the output of `explain`, even if it reports a problem.
+fn explained(cluster: &Cluster, path: &str) -> String {
+    String::from_utf8_lossy(&cluster.dfs(["explain", "--json", path]).stdout).into_owned()
 }
 
 fn is_healthy(node: &Value) -> bool {
@@ -61,7 +67,8 @@ async fn s30_node_restored_from_an_old_copy_of_its_disk_joins_once_it_is_readmit
     };
     assert!(wait_until(MINUTE, planned), "{}", stderr(&cluster.dfs(["node", "readmit", &id])));
     assert_ne!(node_at(&cluster, 0).map(|node| is_healthy(&node)), Some(true));
-    cluster.dfs_ok(["node", "readmit", &id, "--yes"]);
+    let done = cluster.dfs_ok(["node", "readmit", &id, "--yes", "--json"]);
+    json_page::check("node readmit", &serde_json::from_str(&done).unwrap());
     let is_back = || node_at(&cluster, 0).is_some_and(|node| is_healthy(&node));
     assert!(wait_until(MINUTE, is_back), "{:?}", cluster.status());
     cluster.wait_for_full_replication(MINUTE);
@@ -145,4 +152,59 @@ async fn s31_node_that_restored_metadata_does_not_know_joins_and_nothing_is_dele
     assert_eq!(chunks(), held);
     assert!(cluster.dfs_ok(["gc", "status"]).contains("is not in the metadata"));
     assert!(read(&client, "/early").await.unwrap() == noise(100_000, 1));
+}
+
+/// S34.
+#[tokio::test(flavor = "multi_thread")]
+async fn s34_lost_node_with_last_replicas_is_forgotten_once_the_loss_is_accepted() {
+    let init = vec!["--replication-factor=1".to_owned()];
+    let Settings { coordinator, .. } = Settings::default();
+    let coordinator = format!("{coordinator}restorable_ms: 200\n");
+    let settings = Settings { coordinator, datanodes: 2, init, ..Settings::default() };
+    let mut cluster = Cluster::start(binary(), settings);
+    let client = client(&cluster);
+    let files: Vec<String> = (0..20).map(|file| format!("/{file}")).collect();
+    for (seed, file) in (0..).zip(&files) {
+        put(&client, file, noise(50_000, seed)).await.unwrap();
+    }
+    let id = node_at(&cluster, 1).unwrap()["id"].as_str().unwrap().to_owned();
+    let is_there = |file: &&String| explained(&cluster, file).contains(&id);
+    let held: Vec<&String> = files.iter().filter(is_there).collect();
+    assert!(!held.is_empty() && held.len() < files.len(), "{held:?}");
+    cluster.datanodes[1].kill();
+    let refused = || {
+        let refused = cluster.dfs(["node", "forget", &id]);
+        (exit_code(&refused), stderr(&refused))
+    };
+    let names_the_loss = || {
+        let (code, text) = refused();
+        let is_named = held.iter().any(|file| text.contains(file.as_str()));
+        code == 4 && is_named && text.contains("--accept-loss")
+    };
+    assert!(wait_until(MINUTE, names_the_loss), "{:?}", refused());
+    let planned = cluster.dfs(["node", "forget", &id, "--accept-loss"]);
+    assert_eq!(exit_code(&planned), 2, "nobody can confirm");
+    assert!(held.iter().all(|file| stderr(&planned).contains(&format!("{file}: 1 chunk"))));
+    let done = cluster.dfs_ok(["node", "forget", &id, "--accept-loss", "--yes", "--json"]);
+    let done: Value = serde_json::from_str(&done).unwrap();
+    json_page::check("node forget", &done);
+    assert_eq!(done["lost_files"].as_array().map(Vec::len), Some(held.len()), "{done}");
+    let missing = || Some(cluster.status()?["replication"]["missing"].as_u64()? as usize);
+    assert!(wait_until(MINUTE, || missing() == Some(held.len())), "{:?}", cluster.status());
+    let deleted = || {
+        let deleted = cluster.dfs(["fsck", "--delete-lost", "--yes"]);
+        exit_code(&deleted) == 0
+    };
+    assert!(wait_until(MINUTE, deleted), "{}", stderr(&cluster.dfs(["fsck"])));
+    for (seed, file) in (0..).zip(&files) {
+        let is_lost = held.contains(&file);
+        let found = read(&client, file).await;
+        assert_eq!(found.is_err(), is_lost, "{file}");
+        assert!(found.is_err() || found.is_ok_and(|bytes| bytes == noise(50_000, seed)), "{file}");
+    }
+    assert!(wait_until(MINUTE, || missing() == Some(0)), "{:?}", cluster.status());
+    // The same disks do not come back.
+    cluster.start_datanode(1);
+    let log = || cluster.datanodes[1].log();
+    assert!(wait_until(MINUTE, || log().contains("was removed")), "{}", log());
 }

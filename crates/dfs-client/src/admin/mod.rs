@@ -1,6 +1,7 @@
 //! Cluster administration: status, settings, nodes.
 
 mod check;
+mod forget;
 mod gc;
 mod moves;
 mod nodes;
@@ -20,6 +21,7 @@ use crate::coordinator_call::Persistence;
 use crate::{Client, Error};
 
 pub use check::{DamagedChunk, ReplicaCheck};
+pub use forget::{NeededChunk, NodeLoss};
 pub use gc::{GcHold, GcStatus, UnneededReplica};
 pub use moves::MovePlan;
 pub use nodes::{Maintenance, MaintenanceRequest, StopSafety};

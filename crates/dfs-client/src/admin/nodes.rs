@@ -11,7 +11,7 @@ use super::Admin;
 use crate::Error;
 
 /// Interval of asking again whether a node is removed.
-const POLL: Duration = Duration::from_millis(500);
+pub(super) const POLL: Duration = Duration::from_millis(500);
 
 /// Effect of stopping some nodes at the same time.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -169,23 +169,6 @@ impl Admin {
         )
         .await
         .map(drop)
-    }
-
-    /// Removes a lost node from the cluster, permanently, unless it may hold the last replica of a
-    /// chunk. Waits until all chunks are checked; the removal continues when this is dropped.
-    pub async fn forget(&self, cluster: ClusterId, node: NodeId) -> Result<(), Error> {
-        let context = format!("forget node {node}");
-        loop {
-            let (cluster_id, node_id) = (cluster.to_wire(), node.to_wire());
-            let request = v1::ForgetRequest { cluster_id, node_id };
-            let reply = self.call(&context, request, |mut admin, request| async move {
-                admin.forget(request).await
-            });
-            if !reply.await?.is_pending {
-                return Ok(());
-            }
-            sleep(POLL).await;
-        }
     }
 }
 

@@ -1,7 +1,7 @@
 //! The call of `Admin` that lets a node join with older copies of its disks.
 
 use dfs_metadata::namespace::NodeDiskState;
-use dfs_proto::wire::WireId as _;
+use dfs_proto::wire::WireId;
 use dfs_proto::{Failure, v1};
 use dfs_transport::Caller;
 use dfs_types::{NodeId, RegistrationNumber};
@@ -45,7 +45,7 @@ pub(super) async fn readmit(
     let needed = stored.disks.iter().filter(|disk| disk.state != NodeDiskState::Clear);
     let absent = needed.map(|disk| disk.id).filter(|id| is_absent(*id));
     Ok(v1::ReadmitResponse {
-        absent_disks: absent.map(|disk| disk.to_wire()).collect(),
+        absent_disks: absent.map(WireId::to_wire).collect(),
         disks: applicant.disks.iter().map(wire_disk).collect(),
         address: applicant.address,
         host: applicant.host,

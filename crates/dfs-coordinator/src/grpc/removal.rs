@@ -3,7 +3,8 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use dfs_metadata::namespace::{Holdings, Node};
+use dfs_metadata::namespace::{Holdings, Loss, Node};
+use dfs_proto::wire::WireId as _;
 use dfs_proto::{Failure, v1};
 use dfs_transport::{Caller, spawn_in_request};
 use dfs_types::{ErrorCode, NodeId, NodeState, RegistrationNumber, counted, with_causes};
@@ -13,7 +14,7 @@ use tracing::{info, warn};
 use super::nodes::{self, TRIES, node_of_call, overtaken, unreadable_reason};
 use crate::core::Core;
 use crate::failure;
-use crate::removals::{Kind, Progress};
+use crate::removals::{Kind, NodeLoss, Obstacle, Progress};
 
 /// Removes an empty node.
 pub(super) async fn deregister(
@@ -32,9 +33,32 @@ pub(super) async fn forget(
     (caller, request): (Caller, v1::ForgetRequest),
 ) -> Result<v1::ForgetResponse, Failure> {
     let node = node_of_call(core, &request.cluster_id, &request.node_id)?;
-    let progress = remove(core, caller, node, Kind::Forget).await?;
-    let (is_pending, chunks_checked) = progress.to_wire();
-    Ok(v1::ForgetResponse { is_pending, chunks_checked })
+    let accepted =
+        request.accepted.map(|v1::Loss { chunks, bytes, digest }| Loss { chunks, bytes, digest });
+    match remove(core, caller, node, Kind::Forget(accepted.unwrap_or_default())).await {
+        Ok(progress) => {
+            let (is_pending, chunks_checked) = progress.to_wire();
+            Ok(v1::ForgetResponse { is_pending, chunks_checked, loss: None })
+        }
+        Err(Obstacle::Loss(needed)) => {
+            let loss = Some(wire_loss(&needed));
+            Ok(v1::ForgetResponse { loss, ..v1::ForgetResponse::default() })
+        }
+        Err(Obstacle::Failure(failure)) => Err(failure),
+    }
+}
+
+fn wire_loss(needed: &NodeLoss) -> v1::NodeLoss {
+    let Loss { chunks, bytes, digest } = needed.loss;
+    let listed = needed
+        .listed
+        .iter()
+        .map(|listed| v1::NeededChunk { chunk_id: listed.chunk.to_wire(), inode: listed.inode.0 });
+    v1::NodeLoss {
+        loss: Some(v1::Loss { chunks, bytes, digest }),
+        listed: listed.collect(),
+        note: needed.note.clone(),
+    }
 }
 
 /// Gives a lost node up, so that its replicas are rebuilt however many nodes are lost.
@@ -62,15 +86,16 @@ async fn remove(
     caller: Caller,
     node: NodeId,
     kind: Kind,
-) -> Result<Progress, Failure> {
+) -> Result<Progress, Obstacle> {
     let begin = |checked: Arc<AtomicU64>| {
         let core = core.clone();
         spawn_in_request(async move {
-            let condition: &dyn Condition = match kind {
-                Kind::Deregister => &Empty,
-                Kind::Forget => &Expendable,
-            };
-            remove_if(&core, &caller, node, condition, &checked).await
+            match kind {
+                Kind::Deregister => remove_if(&core, &caller, node, &Empty, &checked).await,
+                Kind::Forget(accepted) => {
+                    remove_if(&core, &caller, node, &Expendable { accepted }, &checked).await
+                }
+            }
         })
     };
     core.removals.wait(node, kind, begin).await
@@ -82,14 +107,16 @@ trait Condition: Sync {
     fn check_node(&self, core: &Core, node: NodeId, stored: &Node) -> Result<(), Failure>;
 
     /// Checks the records.
-    fn check_records(&self, holdings: &Holdings) -> Result<(), Failure>;
+    fn check_records(&self, holdings: &Holdings) -> Result<(), Obstacle>;
 }
 
 /// Requires that neither the node nor the records name a replica on it.
 struct Empty;
 
-/// Requires that it is lost, and that everything it may hold is elsewhere.
-struct Expendable;
+/// Requires that it is lost, and that what it may hold is elsewhere, but for a loss that is accepted.
+struct Expendable {
+    accepted: Loss,
+}
 
 /// Returns the refusal of a change of nodes whose condition does not hold.
 pub(super) fn refused(message: String) -> Failure {
@@ -133,13 +160,13 @@ impl Condition for Empty {
         Ok(())
     }
 
-    fn check_records(&self, holdings: &Holdings) -> Result<(), Failure> {
+    fn check_records(&self, holdings: &Holdings) -> Result<(), Obstacle> {
         let Holdings { node, chunks, .. } = holdings;
         if *chunks == 0 {
-            return check_known(holdings);
+            return Ok(check_known(holdings)?);
         }
         let chunks = counted(*chunks, "chunk");
-        Err(refused(format!("the metadata names {chunks} on node {node}")))
+        Err(refused(format!("the metadata names {chunks} on node {node}")).into())
     }
 }
 
@@ -162,15 +189,18 @@ impl Condition for Expendable {
         }
     }
 
-    fn check_records(&self, holdings: &Holdings) -> Result<(), Failure> {
-        let Some(example) = holdings.example else { return check_known(holdings) };
-        let Holdings { node, sole, unknown_nodes, .. } = holdings;
-        Err(refused(format!(
-            "node {node} may hold the last good replica of {}, for example of {example}; start it \
-             again, or delete the files that need it{}",
-            counted(*sole, "chunk"),
-            nodes::unreadable_nodes(unknown_nodes)
-        )))
+    fn check_records(&self, holdings: &Holdings) -> Result<(), Obstacle> {
+        let Holdings { node, loss, listed, unknown_nodes, .. } = holdings;
+        if *loss != Loss::default() && *loss != self.accepted {
+            let (listed, note) = (listed.clone(), nodes::unreadable_nodes(unknown_nodes));
+            return Err(Obstacle::Loss(Arc::new(NodeLoss { loss: *loss, listed, note })));
+        }
+        check_known(holdings)?;
+        if loss.chunks > 0 {
+            let (chunks, bytes) = (loss.chunks, loss.bytes);
+            warn!(%node, chunks, bytes, "a lost datanode is forgotten, and what only it held");
+        }
+        Ok(())
     }
 }
 
@@ -182,7 +212,7 @@ async fn remove_if(
     node: NodeId,
     condition: &dyn Condition,
     checked: &AtomicU64,
-) -> Result<(), Failure> {
+) -> Result<(), Obstacle> {
     for _ in 0..TRIES {
         let stored = core
             .namespace
@@ -190,7 +220,7 @@ async fn remove_if(
             .await
             .map_err(|error| failure::of(&error))?;
         let Some(stored) = stored else {
-            return Err(failure::of(&dfs_metadata::Error::UnknownNode(node)));
+            return Err(failure::of(&dfs_metadata::Error::UnknownNode(node)).into());
         };
         core.take_members(&[(node, stored.clone())]);
         if stored.state == NodeState::Removed {
@@ -201,7 +231,7 @@ async fn remove_if(
             Ok(true) => info!(%node, "a datanode was removed from the cluster"),
             // Another change was faster, perhaps another removal.
             Ok(false) => {}
-            Err(failure) => {
+            Err(obstacle) => {
                 match core.namespace.set_leaving(&caller.scope(), node, false).await {
                     Ok(stored) => core.take_members(&[(node, stored)]),
                     Err(error) => {
@@ -209,11 +239,11 @@ async fn remove_if(
                         warn!(%node, error, "a node that was not removed counts as leaving until it registers again");
                     }
                 }
-                return Err(failure);
+                return Err(obstacle);
             }
         }
     }
-    Err(overtaken())
+    Err(overtaken().into())
 }
 
 /// Makes one attempt. Returns `false` when the node was changed meanwhile.
@@ -224,7 +254,7 @@ async fn try_remove(
     stored: &Node,
     condition: &dyn Condition,
     checked: &AtomicU64,
-) -> Result<bool, Failure> {
+) -> Result<bool, Obstacle> {
     let left = core.namespace.set_leaving(&caller.scope(), node, true).await;
     core.take_members(&[(node, left.map_err(|error| failure::of(&error))?)]);
     let (namespace, scope) = (&core.namespace, caller.scope());
@@ -245,5 +275,5 @@ async fn try_remove(
     // Time has passed during the scan.
     condition.check_node(core, node, stored)?;
     let removed = namespace.remove_node(&scope, &holdings).await;
-    removed.map_err(|error| failure::of(&error))
+    Ok(removed.map_err(|error| failure::of(&error))?)
 }

@@ -64,8 +64,19 @@ impl Cluster {
     }
 
     pub(crate) async fn forget(&self, node: u128) -> Result<(), Status> {
-        let request = v1::ForgetRequest { cluster_id: self.id().await, node_id: id(node) };
-        self.admin().await.forget(request).await.map(|_| ())
+        let response = self.forget_with(node, None).await?;
+        assert_eq!(response.loss, None);
+        Ok(())
+    }
+
+    async fn forget_with(
+        &self,
+        node: u128,
+        accepted: Option<v1::Loss>,
+    ) -> Result<v1::ForgetResponse, Status> {
+        let request =
+            v1::ForgetRequest { cluster_id: self.id().await, node_id: id(node), accepted };
+        self.admin().await.forget(request).await.map(Response::into_inner)
     }
 
     async fn shown(&self, node: u128) -> Option<v1::NodeStatus> {
@@ -162,7 +173,8 @@ async fn calls_for_another_cluster_or_no_node_are_refused() {
         }
         let request = v1::DeregisterRequest { cluster_id: cluster_id(), node_id: node_id() };
         assert_eq!(refused(admin.deregister(request).await), code);
-        let request = v1::ForgetRequest { cluster_id: cluster_id(), node_id: node_id() };
+        let (cluster_id, node_id) = (cluster_id(), node_id());
+        let request = v1::ForgetRequest { cluster_id, node_id, accepted: None };
         assert_eq!(refused(admin.forget(request).await), code);
     }
     for node_ids in [vec![], vec![id(1); 101]] {
@@ -347,8 +359,9 @@ async fn forget_needs_a_lost_node_without_last_replicas() {
     cluster.until(2, v1::NodeState::Lost).await;
     let text = refusal(cluster.forget(3).await, ErrorCode::NotEmpty);
     assert!(text.contains("in maintenance"), "{text}");
-    let text = refusal(cluster.forget(2).await, ErrorCode::NotEmpty);
-    assert!(text.contains("1 chunk") && text.contains(&sole.to_string()), "{text}");
+    let needed = cluster.forget_with(2, None).await.unwrap().loss.unwrap();
+    assert_eq!(needed.listed[0].chunk_id, sole.to_bytes()[..]);
+    assert_eq!(needed.loss.map(|loss| (loss.chunks, loss.bytes)), Some((1, 4)));
     assert_eq!(cluster.state(2).await, Some(v1::NodeState::Lost));
     cluster.maintain(3, Duration::ZERO).await;
     cluster.until(3, v1::NodeState::Lost).await;
@@ -364,4 +377,33 @@ async fn forget_needs_a_lost_node_without_last_replicas() {
     })
     .await;
     refusal(cluster.node(3).register("secret").await, ErrorCode::PermissionDenied);
+}
+
+#[tokio::test]
+async fn accepted_loss_is_exactly_what_is_forgotten() {
+    let cluster = Cluster::start(2).await;
+    cluster.set_replication(1).await;
+    cluster.put("/first", b"data", &[2]).await;
+    cluster.node(2).silence();
+    cluster.until(2, v1::NodeState::Lost).await;
+    let shown = cluster.forget_with(2, None).await.unwrap().loss.unwrap();
+    // It returns, and is given another chunk.
+    cluster.node(2).beat().await;
+    cluster.put("/second", b"more", &[2]).await;
+    let text = refusal(cluster.forget_with(2, shown.loss).await, ErrorCode::NotEmpty);
+    assert!(text.contains("is active"), "{text}");
+    cluster.node(2).silence();
+    cluster.until(2, v1::NodeState::Lost).await;
+    let now = cluster.forget_with(2, shown.loss).await.unwrap().loss.unwrap();
+    assert_eq!((now.loss.unwrap().chunks, now.listed.len()), (2, 2));
+    assert_eq!(cluster.state(2).await, Some(v1::NodeState::Lost), "nothing was changed");
+    assert_eq!(cluster.forget_with(2, now.loss).await.unwrap().loss, None);
+    assert_eq!(cluster.state(2).await, None);
+    eventually("status says what is lost", || async {
+        cluster.replication().await.is_some_and(|counts| counts.missing == 2)
+    })
+    .await;
+    let found = cluster.check().await;
+    assert_eq!((found.skipped, found.missing_chunks), (0, 2));
+    assert!(found.damaged.iter().all(|chunk| chunk.is_lost), "no disk holds them any more");
 }

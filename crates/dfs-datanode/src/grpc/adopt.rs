@@ -27,13 +27,14 @@ pub(super) async fn run(
     if found.seal != seal || found.is_set_aside {
         return Err(not_whole());
     }
+    let number = node.store.verdict_number();
     let restamped = match node.store.restamp(replica).await {
         Err(error @ StoreError::Damaged { .. }) => {
             // Sets it aside.
             node.verify(found).await?;
             return Err(error.into());
         }
-        restamped => restamped.map_err(|error| node.failure(replica, error))?,
+        restamped => restamped.map_err(|error| node.failure(replica, number, error))?,
     };
     node.movement.take(seal.length).await;
     // Only what is synced can be read from the disk rather than from caches.

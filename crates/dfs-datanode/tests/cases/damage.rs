@@ -292,6 +292,22 @@ async fn replica_that_is_not_there_is_reported_gone_at_once() {
         .await;
 }
 
+/// Someone removed its file; the index still has it.
+#[tokio::test(start_paused = true)]
+async fn replica_whose_file_a_read_does_not_find_is_reported_gone_at_once() {
+    let cluster = Cluster::start().await;
+    let node = cluster.node(1, settings()).await;
+    let replica = node.put(1).await;
+    node.store.lose(ChunkId(1));
+    assert_eq!(node.read(&replica, 0).await.1.unwrap().code, ErrorCode::NotFound);
+    eventually("it is reported", || async { !cluster.coordinator.verdicts(NodeId(1)).is_empty() })
+        .await;
+    let [verdict] = &cluster.coordinator.verdicts(NodeId(1))[..] else { panic!("only one") };
+    assert_eq!(verdict.replica.as_ref(), Some(&replica));
+    assert_eq!(verdict.condition(), GONE);
+    assert!(verdict.number > replica.stamp);
+}
+
 #[tokio::test(start_paused = true)]
 async fn verified_replica_is_sound_again_and_its_proof_names_the_generation() {
     let cluster = Cluster::start().await;

@@ -114,6 +114,11 @@ impl TestStore {
         self.is_failed.send_replace(is_failed);
     }
 
+    /// Removes the bytes of a chunk unnoticed.
+    pub(crate) fn lose(&self, chunk: ChunkId) {
+        assert!(self.memory.lose(chunk));
+    }
+
     /// Hides chunks as if the disk had not returned their heads at the start; it may do so later if
     /// they are unread.
     pub(crate) fn lose_heads(&self, chunks: &[ChunkId], are_unread: bool) {

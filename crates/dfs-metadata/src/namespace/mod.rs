@@ -67,7 +67,7 @@ pub use directory::MakeDirectory;
 pub use disk_numbers::{DiskLocation, Disks};
 pub(crate) use format::read_cluster;
 pub use gc_floor::FLOOR_MARGIN;
-pub use holdings::{Holdings, HoldingsScan};
+pub use holdings::{Holdings, HoldingsScan, Loss, NeededChunk};
 use mutation::TRIES;
 pub use node_intent::{Emptied, Grant};
 pub use nodes::{NodeVersion, Nodes, Registered, Registration};

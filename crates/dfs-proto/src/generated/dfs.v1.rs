@@ -4566,8 +4566,8 @@ pub enum DiskState {
     Returning = 5,
     /// Being emptied: serves reads, takes no new chunks.
     Retiring = 6,
-    /// Its directory is empty or locked, or an operation on it has not returned since the node
-    /// started. Not in service until it can be read.
+    /// Its directory is empty or locked, an operation on it has not returned since the node started, or
+    /// it was unmounted. Not in service until it can be read.
     Missing = 7,
     /// Its replicas are being read at the start of its node. Not in service until all are found.
     Starting = 8,
@@ -5511,9 +5511,13 @@ pub struct ForgetRequest {
     /// The node; 16 bytes. It must be Lost.
     #[prost(bytes = "bytes", tag = "2")]
     pub node_id: ::prost::bytes::Bytes,
+    /// The loss to accept, as an earlier reply named it; not set to accept none.
+    #[prost(message, optional, tag = "3")]
+    pub accepted: ::core::option::Option<Loss>,
 }
-/// The node is Removed, and its disks are refused from now on, unless the removal is pending.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+/// The node is Removed, and its disks are refused from now on, unless the removal is pending or
+/// there is a loss.
+#[derive(Clone, PartialEq, ::prost::Message)]
 pub struct ForgetResponse {
     /// Set while all chunks are being checked: ask again. Meanwhile no receipt of the node counts.
     #[prost(bool, tag = "1")]
@@ -5521,6 +5525,45 @@ pub struct ForgetResponse {
     /// Chunks checked so far, while it is pending.
     #[prost(uint64, tag = "2")]
     pub chunks_checked: u64,
+    /// What would be lost. Set if that is not what the request accepts; the node stays then.
+    #[prost(message, optional, tag = "3")]
+    pub loss: ::core::option::Option<NodeLoss>,
+}
+/// A set of chunks.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Loss {
+    /// Number of chunks.
+    #[prost(uint64, tag = "1")]
+    pub chunks: u64,
+    /// Bytes in them.
+    #[prost(uint64, tag = "2")]
+    pub bytes: u64,
+    /// Sum of the hashes of their ids, equal for the same chunks only.
+    #[prost(fixed64, tag = "3")]
+    pub digest: u64,
+}
+/// Chunks that would become missing without a node.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct NodeLoss {
+    /// All of them.
+    #[prost(message, optional, tag = "1")]
+    pub loss: ::core::option::Option<Loss>,
+    /// The first 10,000 of them.
+    #[prost(message, repeated, tag = "2")]
+    pub listed: ::prost::alloc::vec::Vec<NeededChunk>,
+    /// Why more chunks than expected need the node, for people; empty if nothing is known.
+    #[prost(string, tag = "3")]
+    pub note: ::prost::alloc::string::String,
+}
+/// A chunk that would become missing.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct NeededChunk {
+    /// The chunk; 16 bytes.
+    #[prost(bytes = "bytes", tag = "1")]
+    pub chunk_id: ::prost::bytes::Bytes,
+    /// Inode of the file whose upload wrote it.
+    #[prost(uint64, tag = "2")]
+    pub inode: u64,
 }
 /// Requests the progress of raising the write level.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
@@ -6130,7 +6173,7 @@ pub mod admin_client {
             self.inner.unary(req, path, codec).await
         }
         /// Removes a lost node from the cluster for good, unless it may hold the last good replica of a
-        /// chunk. Idempotent.
+        /// chunk whose loss the request does not accept. Idempotent.
         pub async fn forget(
             &mut self,
             request: impl tonic::IntoRequest<super::ForgetRequest>,
@@ -6419,7 +6462,7 @@ pub mod admin_server {
             tonic::Status,
         >;
         /// Removes a lost node from the cluster for good, unless it may hold the last good replica of a
-        /// chunk. Idempotent.
+        /// chunk whose loss the request does not accept. Idempotent.
         async fn forget(
             &self,
             request: tonic::Request<super::ForgetRequest>,

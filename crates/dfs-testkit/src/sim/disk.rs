@@ -111,6 +111,10 @@ impl File for LyingFile {
         Ok(())
     }
 
+    fn has_name(&self) -> io::Result<bool> {
+        self.0.has_name()
+    }
+
     fn length(&self) -> io::Result<u64> {
         self.0.length()
     }

@@ -37,6 +37,7 @@ use dfs_workers::{Handle, Next, RECONCILE, Spec, Worker};
 use tokio::time::Instant;
 use tracing::info;
 
+use self::returning::Tried;
 use crate::Error;
 use crate::checks::CheckReport;
 use crate::core::Core;
@@ -46,7 +47,7 @@ use crate::workers::WORKER_LEASE;
 const FLOOR_EVERY: Duration = Duration::from_hours(1);
 /// Rest after a cycle, as a multiple of its duration, before registrations begin another.
 const REST_FACTOR: u32 = 10;
-/// Least rest, in heartbeats, before returning disks that a cycle could not compare begin another.
+/// Least rest, in heartbeats, before disks that were returning when a cycle began begin another.
 const RETURNING_REST: u32 = 10;
 
 /// The worker.
@@ -63,10 +64,7 @@ pub(crate) struct Reconcile {
     /// The last registration since the last cycle began.
     registered: Option<Instant>,
     floor_due: Instant,
-    /// Returning disks that the last cycle included.
-    tried: BTreeSet<(NodeId, DiskId)>,
-    /// Until then, these begin no cycle.
-    returning_due: Instant,
+    tried: Tried,
 }
 
 /// A cycle in progress.
@@ -78,7 +76,9 @@ struct Cycle {
     from: ChunkId,
     /// Position of the next window.
     after: Option<ScanCursor>,
-    /// Disks that were returning when it began, and were compared in every window since.
+    /// Disks that were returning when it began.
+    began_with: BTreeSet<(NodeId, DiskId)>,
+    /// Those of them that were compared in every window since.
     returning: BTreeSet<(NodeId, DiskId)>,
     report: CheckReport,
 }
@@ -97,8 +97,7 @@ impl Reconcile {
             registrations: BTreeMap::new(),
             registered: None,
             floor_due: now,
-            tried: BTreeSet::new(),
-            returning_due: now,
+            tried: Tried::default(),
         }
     }
 
@@ -114,13 +113,11 @@ impl Reconcile {
         // Nodes often register together.
         let settle = self.core.settings.reconcile_settle();
         let has_settled = self.registered.is_some_and(|at| now >= at + settle);
-        let returning = self.returning(now);
-        self.tried.retain(|disk| returning.contains(disk));
+        let has_returning = self.tried.lack_any(&self.returning(now), now);
         self.core.background.checks.is_requested()
             || now >= self.due
             || has_settled && now >= self.resting_until
-            || returning != self.tried
-            || !returning.is_empty() && now >= self.returning_due
+            || has_returning
     }
 
     /// Raises the floor as far as the confirmed time allows, and returns it.
@@ -144,14 +141,15 @@ impl Reconcile {
         self.core.background.checks.begin();
         self.registered = None;
         let now = Instant::now();
-        self.tried = self.returning(now);
+        let returning = self.returning(now);
         self.cycle = Some(Cycle {
             number: self.core.random.below(u64::MAX),
             began: now,
             floor,
             from: ChunkId::MIN,
             after: None,
-            returning: self.tried.clone(),
+            began_with: returning.clone(),
+            returning,
             report: CheckReport::default(),
         });
         Ok(())
@@ -188,7 +186,7 @@ impl Reconcile {
         self.due = now + self.core.settings.reconcile_interval();
         self.resting_until = now + took * REST_FACTOR;
         let least = self.core.settings.heartbeat_interval() * RETURNING_REST;
-        self.returning_due = now + least.max(took * REST_FACTOR);
+        self.tried.add(cycle.began_with, now + least.max(took * REST_FACTOR));
     }
 }
 

@@ -80,7 +80,9 @@ pub(super) fn damage(record: &Chunk, cluster: &Cluster) -> Option<DamagedChunk> 
     }
     let health = judge(record, cluster);
     let is_missing = health.is_missing();
-    let is_gone = |it: &Replica| matches!(it.mark, ReplicaMark::Gone | ReplicaMark::Doomed);
+    let is_gone = |it: &Replica| {
+        matches!(it.mark, ReplicaMark::Gone | ReplicaMark::Doomed) || cluster.is_removed(it.disk)
+    };
     let is_lost = is_missing && record.replicas.iter().all(is_gone);
     let damage = DamagedChunk { inode: record.inode, is_missing, is_lost };
     health.needs_repair().then_some(damage)

@@ -51,6 +51,11 @@ pub(super) async fn scan_holdings(
     namespace.end_holdings_scan(scan, liveness).await.unwrap().expect("no disk was lost")
 }
 
+/// Returns a chunk that would be lost.
+fn example(holdings: &Holdings) -> Option<ChunkId> {
+    holdings.listed.first().map(|needed| needed.chunk)
+}
+
 impl Fixture {
     async fn mark_bad(&self, chunk: ChunkId, node: u128) {
         let replica = ReplicaRef { chunk, part: Part::WHOLE, disk: DiskId(node), stamp: Stamp(1) };
@@ -322,7 +327,7 @@ async fn node_is_removed_only_if_nothing_reached_it_since_the_scan() {
     // Planned earlier, written by now.
     let plan = fixture.plan("/late", CHUNK).await.unwrap();
     let holdings = fixture.leave(1).await;
-    assert_eq!((holdings.chunks, holdings.sole), (0, 0));
+    assert_eq!((holdings.chunks, holdings.loss.chunks), (0, 0));
     fixture.namespace.confirm(Scope::internal(), &fixture.confirm_of(&plan), None).await.unwrap();
     let replicas = fixture.open("/late").await.unwrap().extents.remove(0).chunk.replicas;
     assert!(
@@ -338,7 +343,7 @@ async fn node_is_removed_only_if_nothing_reached_it_since_the_scan() {
     assert!(!fixture.namespace.remove_node(Scope::internal(), &holdings).await.unwrap());
     let chunk = fixture.put_on("/f", &[1]).await;
     let holdings = fixture.leave(1).await;
-    assert_eq!((holdings.chunks, holdings.sole, holdings.example), (1, 1, Some(chunk)));
+    assert_eq!((holdings.chunks, holdings.loss.chunks, example(&holdings)), (1, 1, Some(chunk)));
     fixture.namespace.register(Scope::internal(), &registration(node, 1), true).await.unwrap();
     assert!(!fixture.namespace.remove_node(Scope::internal(), &holdings).await.unwrap());
     fixture.namespace.set_leaving(Scope::internal(), node, true).await.unwrap();
@@ -364,7 +369,7 @@ async fn holdings_report_the_last_good_replica() {
     fixture.put_on("/elsewhere", &[2, 3]).await;
     let bad_there = fixture.put_on("/bad there", &[1, 3]).await;
     fixture.mark_bad(bad_there, 1).await;
-    let found = |holdings: Holdings| (holdings.chunks, holdings.sole, holdings.example);
+    let found = |holdings: Holdings| (holdings.chunks, holdings.loss.chunks, example(&holdings));
     let holdings = scan_holdings(&fixture.namespace, NodeId(1), &all_heard()).await;
     assert_eq!(found(holdings), (3, 1, Some(sole)));
     let lost = except(&[2], Contact::Lost);
@@ -394,7 +399,7 @@ async fn changes_during_a_scan_of_holdings_are_found_at_its_end() {
         scan
     };
     let quiet = namespace.end_holdings_scan(passed().await, &all_heard()).await.unwrap();
-    assert_eq!(quiet.map(|holdings| (holdings.chunks, holdings.sole)), Some((1, 0)));
+    assert_eq!(quiet.map(|holdings| (holdings.chunks, holdings.loss.chunks)), Some((1, 0)));
     // The other replica's node is lost.
     let lost = except(&[2], Contact::Lost);
     let decided = namespace.end_holdings_scan(passed().await, &lost).await.unwrap();
@@ -402,8 +407,27 @@ async fn changes_during_a_scan_of_holdings_are_found_at_its_end() {
     // The other replica is found bad.
     let scan = passed().await;
     fixture.mark_bad(chunk, 2).await;
-    let found = namespace.end_holdings_scan(scan, &all_heard()).await.unwrap().unwrap();
-    assert_eq!((found.chunks, found.sole, found.example), (1, 1, Some(chunk)));
+    let decided = namespace.end_holdings_scan(scan, &all_heard()).await.unwrap();
+    assert_eq!(decided, None, "another scan has to decide");
+    let found = scan_holdings(namespace, node, &all_heard()).await;
+    assert_eq!((found.chunks, found.loss.chunks, example(&found)), (1, 1, Some(chunk)));
+    assert_eq!(found.loss.bytes, CHUNK);
+}
+
+/// What a loss that was accepted consists of.
+#[tokio::test]
+async fn loss_of_other_chunks_is_another_loss() {
+    let mut fixture = Fixture::new().await;
+    let first = fixture.put_on("/first", &[1]).await;
+    let before = scan_holdings(&fixture.namespace, NodeId(1), &all_heard()).await;
+    let again = scan_holdings(&fixture.namespace, NodeId(1), &all_heard()).await;
+    assert_eq!((before.loss, example(&before)), (again.loss, Some(first)));
+    fixture.delete("/first", false, true).await.unwrap();
+    fixture.reap(true).await;
+    fixture.put_on("/second", &[1]).await;
+    let after = scan_holdings(&fixture.namespace, NodeId(1), &all_heard()).await;
+    assert_eq!((after.loss.chunks, after.loss.bytes), (before.loss.chunks, before.loss.bytes));
+    assert_ne!(after.loss, before.loss);
 }
 
 /// F4: two coordinators with different views, each counting on the node that the other removes.
@@ -419,11 +443,11 @@ async fn f04_two_nodes_counting_on_each_other_are_not_both_removed() {
     let seen_by = |lost| except(&[lost], Contact::Lost);
     let first = scan_holdings(namespace, NodeId(1), &seen_by(1)).await;
     let second = scan_holdings(namespace, NodeId(2), &seen_by(2)).await;
-    assert_eq!((first.sole, second.sole), (0, 0), "each counts on the other node");
+    assert_eq!((first.loss.chunks, second.loss.chunks), (0, 0), "each counts on the other node");
     assert!(namespace.remove_node(scope, &first).await.unwrap());
     assert!(!namespace.remove_node(scope, &second).await.unwrap(), "the last replica is on it");
     let again = scan_holdings(namespace, NodeId(2), &seen_by(2)).await;
-    assert_eq!((again.sole, again.example), (1, Some(chunk)));
+    assert_eq!((again.loss.chunks, example(&again)), (1, Some(chunk)));
 }
 
 #[tokio::test]

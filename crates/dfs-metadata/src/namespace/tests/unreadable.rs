@@ -66,7 +66,7 @@ async fn unreadable_node_record_is_skipped_and_its_replicas_do_not_count() {
     let nodes = BTreeSet::from([NodeId(1)]);
     let heard = all_heard();
     assert!(scanned(namespace, &nodes, &heard).await.is_safe());
-    let sole = async || scan_holdings(namespace, NodeId(1), &heard).await.sole;
+    let sole = async || scan_holdings(namespace, NodeId(1), &heard).await.loss.chunks;
     assert_eq!(sole().await, 0);
     let key = keys::node(NodeId(3));
     fixture.damage(&key).await;

@@ -1,0 +1,165 @@
+//! `dfs node forget`.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use clap::Args;
+use dfs_client::NodeLoss;
+use dfs_types::{ByteSize, ClusterId, ErrorCode, InodeId, NodeId, counted};
+use serde_json::json;
+
+use super::file_names;
+use crate::confirmation::Confirmation;
+use crate::context::Context;
+use crate::error::{Error, Result};
+use crate::printable::printable;
+
+/// Files that a plan names at most.
+const PLANNED_MAX: usize = 100;
+/// Files that an error names at most.
+const NAMED_MAX: usize = 3;
+
+/// Arguments of `dfs node forget`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+For datanodes that will never come back: what they held counts as gone. A datanode is forgotten only
+when it is lost, and when no chunk has its last good replica there. Its disks are refused from then
+on. A datanode that returns meanwhile is not forgotten.
+
+With --accept-loss, chunks may have their last good replica there: shows the files that lose bytes,
+and asks. Afterwards `dfs status` counts these chunks as missing, and `dfs fsck --delete-lost`
+deletes the files. Exits with 4 when it is refused, and with 2 when nobody can confirm.
+
+Examples:
+  dfs node forget 3f2a
+  dfs node forget 3f2a --accept-loss && dfs fsck --delete-lost")]
+pub(super) struct ForgetArgs {
+    /// The datanodes.
+    #[arg(required = true, value_name = "NODE")]
+    pub(super) nodes: Vec<String>,
+    /// Forget them although bytes of files are lost with them.
+    #[arg(long)]
+    accept_loss: bool,
+    #[command(flatten)]
+    confirmation: Confirmation,
+}
+
+/// A file that loses bytes.
+struct LosingFile {
+    path: String,
+    /// Chunks that it loses, as far as they are listed.
+    chunks: u64,
+}
+
+/// What is lost with a node.
+struct Plan {
+    loss: NodeLoss,
+    files: Vec<LosingFile>,
+    /// Files without a name.
+    deleted: u64,
+}
+
+impl ForgetArgs {
+    /// Removes a lost node.
+    pub(super) async fn run(
+        &self,
+        (cluster, node): (ClusterId, NodeId),
+        cx: &Context,
+    ) -> Result<()> {
+        let admin = cx.client.admin();
+        let Some(loss) = admin.forget(cluster, node, None).await? else {
+            done(node, None, cx);
+            return Ok(());
+        };
+        let plan = Plan::of(loss, cx).await?;
+        if !self.accept_loss {
+            return Err(Error::new(ErrorCode::NotEmpty, plan.refusal(node)).hint(format!(
+                "start it again; if it will never come back, `dfs node forget {node} --accept-loss` \
+                 gives up what only it holds"
+            )));
+        }
+        for line in plan.lines(node) {
+            cx.out.say(line);
+        }
+        self.confirmation.ask("Forget this datanode, and lose these bytes?", cx).await?;
+        if admin.forget(cluster, node, Some(&plan.loss)).await?.is_some() {
+            let message = format!(
+                "other chunks than those shown would be lost with node {node} now; nothing was \
+                 changed"
+            );
+            return Err(Error::new(ErrorCode::Conflict, message).hint("run it again"));
+        }
+        done(node, Some(&plan), cx);
+        Ok(())
+    }
+}
+
+impl Plan {
+    async fn of(loss: NodeLoss, cx: &Context) -> Result<Self> {
+        let mut chunks: BTreeMap<InodeId, u64> = BTreeMap::new();
+        for needed in &loss.listed {
+            *chunks.entry(needed.inode).or_default() += 1;
+        }
+        let inodes: BTreeSet<InodeId> = chunks.keys().copied().collect();
+        let named = file_names::find(cx, inodes).await?;
+        let deleted = (chunks.len() - named.len()) as u64;
+        let file = |entry: &dfs_client::WalkEntry| LosingFile {
+            path: printable(entry.path.as_bytes()),
+            chunks: chunks.get(&entry.stat.inode).copied().unwrap_or(0),
+        };
+        let files = named.iter().map(file).collect();
+        Ok(Self { loss, files, deleted })
+    }
+
+    /// Returns how much is lost.
+    fn amount(&self) -> String {
+        format!("{} ({})", counted(self.loss.chunks, "chunk"), ByteSize(self.loss.bytes))
+    }
+
+    fn refusal(&self, node: NodeId) -> String {
+        let named = self.files.iter().take(NAMED_MAX).map(|file| file.path.clone());
+        let mut names: Vec<String> = named.collect();
+        let others = self.files.len().saturating_sub(NAMED_MAX) as u64 + self.deleted;
+        if others > 0 {
+            names.push(counted(others, "other file"));
+        }
+        let (amount, names, note) = (self.amount(), names.join(", "), &self.loss.note);
+        format!("node {node} may hold the last good replica of {amount}, needed by {names}{note}")
+    }
+
+    fn lines(&self, node: NodeId) -> Vec<String> {
+        let mut lines =
+            vec![format!("with node {node}, {} are lost{}", self.amount(), self.loss.note)];
+        for LosingFile { path, chunks } in self.files.iter().take(PLANNED_MAX) {
+            lines.push(format!("  {path}: {}", counted(*chunks, "chunk")));
+        }
+        let others = self.files.len().saturating_sub(PLANNED_MAX) as u64;
+        if others > 0 {
+            lines.push(format!("  {}", counted(others, "other file")));
+        }
+        if self.deleted > 0 {
+            let deleted = counted(self.deleted, "deleted file");
+            lines.push(format!("  {deleted} that could be restored until now"));
+        }
+        if (self.loss.listed.len() as u64) < self.loss.chunks {
+            let listed = self.loss.listed.len();
+            lines.push(format!("  only the files of the first {listed} chunks are counted here"));
+        }
+        lines
+    }
+}
+
+/// Reports that a node was removed.
+fn done(node: NodeId, plan: Option<&Plan>, cx: &Context) {
+    let files = plan.map_or(&[][..], |plan| &plan.files);
+    cx.out.done(&json!({
+        "node": node.to_string(),
+        "state": "removed",
+        "lost_chunks": plan.map_or(0, |plan| plan.loss.chunks),
+        "lost_bytes": plan.map_or(0, |plan| plan.loss.bytes),
+        "lost_files": files.iter().map(|file| &file.path).collect::<Vec<_>>(),
+    }));
+    cx.out.say(format_args!("removed node {node} from the cluster"));
+    if plan.is_some() {
+        cx.out.say("`dfs fsck --delete-lost` deletes the files that lost bytes");
+    }
+}
