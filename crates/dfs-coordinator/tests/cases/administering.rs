@@ -381,8 +381,8 @@ async fn forget_needs_a_lost_node_without_last_replicas() {
 
 #[tokio::test]
 async fn accepted_loss_is_exactly_what_is_forgotten() {
-    let cluster = Cluster::start(2).await;
-    cluster.set_replication(1).await;
+    let settings = Settings { replication_factor: Some(1), ..settings() };
+    let cluster = Cluster::with(settings, Arc::new(MemoryEngine::new()), 2).await;
     cluster.put("/first", b"data", &[2]).await;
     cluster.node(2).silence();
     cluster.until(2, v1::NodeState::Lost).await;
