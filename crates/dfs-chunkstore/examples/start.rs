@@ -53,7 +53,8 @@ fn block_on<T>(what: impl Future<Output = Result<T>>) -> Result<T> {
 }
 
 async fn open(folder: &Path) -> Result<DiskStore> {
-    let config = Config::new([folder.to_owned()]);
+    let config =
+        Config { read_within: Duration::from_hours(1), ..Config::new([folder.to_owned()]) };
     let (fs, pool) = (Arc::new(OsFs::new()), Pool::threads(THREADS));
     Ok(DiskStore::open(config, fs, pool, Arc::new(OsRandom)).await?)
 }

@@ -140,10 +140,12 @@ pub async fn get(
 pub async fn assert_whole(store: &dyn ChunkStore, chunk: ChunkId, length: usize) {
     let bytes = content(chunk, length);
     let found = newest(store, chunk).await.expect("a sealed chunk exists");
-    assert_eq!(found.seal, seal_of(&bytes), "seal of chunk {chunk}");
-    let replica = found.replica();
+    let (seal, replica) = (seal_of(&bytes), found.replica());
+    assert_eq!((found.length, found.crc32c), (seal.length, seal.crc32c), "seal of chunk {chunk}");
     let read = get(store, replica, length as u64).await.expect("a sealed chunk can be read");
     assert_eq!(read, bytes, "bytes of chunk {chunk}");
+    let first = store.read(replica, 0, 1).await.expect("a sealed chunk can be read");
+    assert_eq!(first.sha256, (length > 0).then_some(seal.sha256));
     let read = store.header(replica).await.expect("a sealed chunk has a header");
     assert_eq!(read, header(chunk, length));
     assert_eq!(store.verify(replica, &FullSpeed).await.expect("verify works"), None);

@@ -150,7 +150,8 @@ impl State {
             chunk: replica.header.chunk,
             stamp: replica.stamp,
             disk: self.disk(),
-            seal: replica.seal,
+            length: replica.seal.length,
+            crc32c: replica.seal.crc32c,
             is_set_aside: replica.is_set_aside,
         }
     }
@@ -316,6 +317,7 @@ impl ChunkStore for MemoryStore {
             offset: start as u64,
             data: replica.data.slice(start..end),
             crcs: replica.crcs[crcs].to_vec(),
+            sha256: (start < end).then_some(replica.seal.sha256),
         })
     }
 

@@ -8,7 +8,7 @@ use bytes::Bytes;
 pub use dfs_types::ChunkSeal;
 use dfs_types::{
     BLOCK_SIZE, ChunkId, ClusterId, Crc32c, DiskId, DiskState, FileSystemId, InodeId, Part,
-    ReplicaRef, Stamp,
+    ReplicaRef, Sha256, Stamp,
 };
 
 use crate::{ReadPace, StoreError};
@@ -39,8 +39,10 @@ pub struct SealedChunk {
     pub stamp: Stamp,
     /// Disk of the replica.
     pub disk: DiskId,
-    /// Seal of its content.
-    pub seal: ChunkSeal,
+    /// Length in bytes.
+    pub length: u64,
+    /// crc32c of the whole chunk.
+    pub crc32c: Crc32c,
     /// True if set aside as bad: kept, listed, and read only for its good blocks.
     pub is_set_aside: bool,
 }
@@ -63,6 +65,9 @@ pub struct Blocks {
     pub data: Bytes,
     /// Checksum of each block of `data`.
     pub crcs: Vec<Crc32c>,
+    /// sha256 of the whole chunk, as it was sealed. `None` if there are no blocks, or if the head of
+    /// a replica that is set aside is damaged.
+    pub sha256: Option<Sha256>,
 }
 
 impl Blocks {

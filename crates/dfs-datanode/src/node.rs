@@ -308,8 +308,8 @@ impl Node {
         let receipt = Receipt {
             chunk: replica.chunk,
             part: Part::WHOLE,
-            length: replica.seal.length,
-            crc32c: replica.seal.crc32c,
+            length: replica.length,
+            crc32c: replica.crc32c,
             node: self.id,
             disk: replica.disk,
             stamp: replica.stamp,

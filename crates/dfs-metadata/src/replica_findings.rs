@@ -14,7 +14,7 @@
 //! The caller provides complete lists only, of disks that were in service from the first page to
 //! the last.
 
-use dfs_types::{ChunkId, ChunkSeal, Part, PlantedBug, Redundancy};
+use dfs_types::{ChunkId, Crc32c, Part, PlantedBug, Redundancy};
 
 use crate::chunk_health::{Cluster, judge};
 use crate::namespace::{Chunk, Replica, ReplicaId, ReplicaMark};
@@ -22,8 +22,10 @@ use crate::namespace::{Chunk, Replica, ReplicaId, ReplicaMark};
 /// A replica that a disk lists.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Listed {
-    /// Its seal.
-    pub seal: ChunkSeal,
+    /// Its length in bytes.
+    pub length: u64,
+    /// crc32c of the whole replica. Its sha256 is compared by its node before it is adopted.
+    pub crc32c: Crc32c,
     /// Whether its node set it aside as bad.
     pub is_set_aside: bool,
 }
@@ -132,7 +134,8 @@ impl Sighting<'_> {
         let is_whole = self.replica.part == Part::WHOLE
             && matches!(after.redundancy, Redundancy::Replicated { .. });
         let is_new_here = !after.replicas.iter().zip(&health.replicas).any(is_here);
-        let is_intact = listed.seal == after.seal && !listed.is_set_aside;
+        let is_same = (listed.length, listed.crc32c) == (after.seal.length, after.seal.crc32c);
+        let is_intact = is_same && !listed.is_set_aside;
         if health.lacks() == 0 {
             Finding::Surplus
         } else if is_whole && is_new_here && is_intact && node.is_some() {

@@ -4,12 +4,12 @@ use std::collections::BTreeSet;
 use std::ops::RangeInclusive;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use dfs_types::{ChunkId, Stamp};
+use dfs_types::{ChunkId, Crc32c, Stamp};
 
 use super::record::{Binding, Head, Layout, State, meta_length};
 use super::replicas::Replicas;
+use crate::StoreError;
 use crate::fs::PAGE;
-use crate::{ChunkSeal, StoreError};
 
 /// Location of a replica; the kind determines the format.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -23,7 +23,8 @@ pub(super) enum Place {
 /// A sealed replica.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Entry {
-    pub(super) seal: ChunkSeal,
+    pub(super) length: u64,
+    pub(super) crc32c: Crc32c,
     pub(super) stamp: Stamp,
     pub(super) place: Place,
     pub(super) disk: u16,
@@ -34,7 +35,8 @@ pub(super) struct Entry {
 impl Entry {
     pub(super) fn new(disk: u16, place: Place, head: &Head) -> Self {
         Self {
-            seal: head.seal,
+            length: head.seal.length,
+            crc32c: head.seal.crc32c,
             stamp: head.stamp,
             place,
             disk,
@@ -45,10 +47,10 @@ impl Entry {
 
     pub(super) fn layout(&self) -> Layout {
         match self.place {
-            Place::File => Layout::of_file(self.path_length, self.seal.length),
+            Place::File => Layout::of_file(self.path_length, self.length),
             Place::Record { page, .. } => {
                 let offset = u64::from(page) * PAGE as u64;
-                Layout::of_record(offset, self.path_length, self.seal.length)
+                Layout::of_record(offset, self.path_length, self.length)
             }
         }
     }
@@ -61,6 +63,12 @@ impl Entry {
         }
     }
 
+    /// Returns whether this is its head. The stamp tells it from every other replica of the chunk.
+    pub(super) fn is_described_by(&self, chunk: ChunkId, head: &Head) -> bool {
+        (head.chunk, head.stamp) == (chunk, self.stamp)
+            && (head.seal.length, head.seal.crc32c) == (self.length, self.crc32c)
+    }
+
     /// Returns the binding of its head; `salt` is that of its segment.
     pub(super) fn binding(&self, salt: u64) -> Binding {
         match self.place {
@@ -71,7 +79,7 @@ impl Entry {
 
     /// Returns the bytes of its path and block checksums.
     pub(super) fn meta_length(&self) -> u64 {
-        meta_length(self.path_length, self.seal.length)
+        meta_length(self.path_length, self.length)
     }
 
     /// Returns the bytes it occupies on its disk.
@@ -306,15 +314,14 @@ impl Index {
 
 #[cfg(test)]
 mod tests {
-    use dfs_types::{Crc32c, Sha256};
-
     use super::*;
 
     const CHUNK: ChunkId = ChunkId(1);
 
     fn entry(stamp: u64) -> Entry {
         Entry {
-            seal: ChunkSeal { length: 1, crc32c: Crc32c(0), sha256: Sha256([0; 32]) },
+            length: 1,
+            crc32c: Crc32c(0),
             stamp: Stamp(stamp),
             place: Place::File,
             disk: 0,

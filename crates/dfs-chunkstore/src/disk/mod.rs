@@ -379,10 +379,10 @@ impl ChunkStore for DiskStore {
         pace: &dyn ReadPace,
     ) -> Result<Option<u64>, StoreError> {
         let (disk, entry) = self.find(replica)?;
-        let blocks = block_count(entry.seal.length);
+        let blocks = block_count(entry.length);
         let mut first = 0;
         while first < blocks {
-            let left = entry.seal.length - first * BLOCK_SIZE as u64;
+            let left = entry.length - first * BLOCK_SIZE as u64;
             pace.admit(left.min(READ_MAX)).await;
             let on = Arc::clone(&disk);
             let step = move || match on.verify_step(replica.chunk, &entry, first, false)? {

@@ -8,7 +8,7 @@ use std::io;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use dfs_types::{BLOCK_SIZE, ChunkId, Crc32c, block_count};
+use dfs_types::{BLOCK_SIZE, ChunkId, Crc32c, Sha256, block_count};
 
 use super::failure::is_disk_failure;
 use super::index::{Entry, Place};
@@ -113,28 +113,32 @@ impl Disk {
         let head = Head::decode(head, self.binding(entry))
             .filter(|head| Crc32c::of(meta) == head.meta_crc)
             .ok_or_else(|| damaged("its header does not match its checksum"))?;
-        if (head.chunk, head.stamp, head.seal) != (chunk, entry.stamp, entry.seal) {
+        if !entry.is_described_by(chunk, &head) {
             return Err(damaged("another replica is in its place"));
         }
         Ok(head)
     }
 
     /// Reads the block checksums of a replica. The head of a replica set aside may be damaged; its
-    /// checksums are proven by the seal alone.
+    /// block checksums are proven by the checksum of the chunk alone.
     fn read_table(
         &self,
         file: &dyn File,
         chunk: ChunkId,
         entry: &Entry,
-    ) -> Result<Arc<[Crc32c]>, StoreError> {
-        if entry.is_set_aside {
-            let (at, size) = (entry.layout().meta, entry.meta_length());
-            let meta = self.read_part(file, chunk, at, size as usize)?;
-            return check_table(chunk, entry, &meta);
-        }
-        let (head, meta) = self.read_head(file, chunk, entry)?;
-        self.check_head(chunk, entry, &head, &meta)?;
-        check_table(chunk, entry, &meta)
+    ) -> Result<Table, StoreError> {
+        let found = self.read_head(file, chunk, entry).and_then(|(head, meta)| {
+            let head = self.check_head(chunk, entry, &head, &meta)?;
+            Ok((Some(head.seal.sha256), meta))
+        });
+        let (sha256, meta) = match found {
+            Err(_) if entry.is_set_aside => {
+                let (at, size) = (entry.layout().meta, entry.meta_length());
+                (None, self.read_part(file, chunk, at, size as usize)?)
+            }
+            found => found?,
+        };
+        Ok(Table { crcs: check_table(chunk, entry, &meta)?, sha256 })
     }
 
     pub(super) fn read_blocks(
@@ -144,9 +148,10 @@ impl Disk {
         offset: u64,
         length: u64,
     ) -> Result<Blocks, StoreError> {
-        let Range { first, blocks, bytes, ahead } = Range::of(entry.seal.length, offset, length);
+        let Range { first, blocks, bytes, ahead } = Range::of(entry.length, offset, length);
         if blocks == 0 {
-            return Ok(Blocks { offset: first * BLOCK, data: Bytes::new(), crcs: Vec::new() });
+            let (data, crcs) = (Bytes::new(), Vec::new());
+            return Ok(Blocks { offset: first * BLOCK, data, crcs, sha256: None });
         }
         self.with_file(chunk, entry, |file| {
             let layout = entry.layout();
@@ -157,19 +162,19 @@ impl Disk {
                 let mut head = self.read_part(file, chunk, layout.head, size as usize)?;
                 let mut meta = head.split_off(HEAD);
                 let data = meta.split_off(entry.meta_length() as usize);
-                self.check_head(chunk, entry, &head, &meta)?;
-                let table = check_table(chunk, entry, &meta)?;
-                return Ok(Blocks { offset: 0, data, crcs: table[..blocks as usize].to_vec() });
+                let head = self.check_head(chunk, entry, &head, &meta)?;
+                let crcs = check_table(chunk, entry, &meta)?[..blocks as usize].to_vec();
+                return Ok(Blocks { offset: 0, data, crcs, sha256: Some(head.seal.sha256) });
             }
-            let table = self
+            let Table { crcs, sha256 } = self
                 .tables
                 .get_or_insert((chunk, entry.stamp), || self.read_table(file, chunk, entry))?;
             if ahead > 0 {
                 file.will_read(start, bytes + ahead);
             }
             let data = self.read_part(file, chunk, start, bytes as usize)?;
-            let crcs = table[first as usize..(first + blocks) as usize].to_vec();
-            Ok(Blocks { offset: first * BLOCK, data, crcs })
+            let crcs = crcs[first as usize..(first + blocks) as usize].to_vec();
+            Ok(Blocks { offset: first * BLOCK, data, crcs, sha256 })
         })
     }
 
@@ -233,11 +238,19 @@ impl Disk {
     }
 }
 
-/// Returns the block checksums in a meta part, if they combine to the seal.
+/// The block checksums of a replica.
+#[derive(Debug, Clone)]
+pub(super) struct Table {
+    crcs: Arc<[Crc32c]>,
+    /// The sha256 in its head; `None` if that is damaged.
+    sha256: Option<Sha256>,
+}
+
+/// Returns the block checksums in a meta part, if they combine to the checksum of the chunk.
 fn check_table(chunk: ChunkId, entry: &Entry, meta: &[u8]) -> Result<Arc<[Crc32c]>, StoreError> {
     let table = meta.get(usize::from(entry.path_length)..).unwrap_or_default();
     let crcs = decode_crcs(table);
-    if Crc32c::of_whole(&crcs, entry.seal.length) != Some(entry.seal.crc32c) {
+    if Crc32c::of_whole(&crcs, entry.length) != Some(entry.crc32c) {
         let what = "its block checksums do not combine to the checksum of the chunk".to_owned();
         return Err(StoreError::Damaged { chunk, what });
     }

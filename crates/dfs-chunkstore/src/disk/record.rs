@@ -73,7 +73,7 @@ impl Head {
     }
 
     /// Returns the head of a replica whose own head is damaged, as far as the index knows it. Its
-    /// header stays unreadable, as no meta part matches it.
+    /// header and its sha256 stay unreadable, as no meta part matches it.
     pub(super) fn of_entry(chunk: ChunkId, entry: &Entry) -> Self {
         Self {
             state: State::Live,
@@ -81,8 +81,8 @@ impl Head {
             chunk,
             inode: InodeId::default(),
             file_offset: 0,
-            max_length: entry.seal.length,
-            seal: entry.seal,
+            max_length: entry.length,
+            seal: ChunkSeal { length: entry.length, crc32c: entry.crc32c, sha256: Sha256([0; 32]) },
             stamp: entry.stamp,
             path_length: entry.path_length,
             meta_crc: Crc32c::default(),

@@ -29,8 +29,7 @@ impl Disk {
         };
         let (at, binding) = (old.layout().head, self.binding(old));
         let found = self.read_part(&*file, chunk, at, HEAD)?;
-        let is_it =
-            |head: &Head| (head.chunk, head.stamp, head.seal) == (chunk, old.stamp, old.seal);
+        let is_it = |head: &Head| old.is_described_by(chunk, head);
         let head = Head::decode(&found, binding).filter(is_it).ok_or_else(|| {
             let what = "its head is damaged, or another replica is in its place".to_owned();
             StoreError::Damaged { chunk, what }

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! magic, version, number and salt of the segment, its length, number of entries
-//! entries by page: chunk, stamp, page, length, crc32c, sha256, length of the path, state
+//! entries by page: chunk, stamp, page, length, crc32c, length of the path, state
 //! crc32c of all that
 //! ```
 //!
@@ -25,7 +25,7 @@ use std::io;
 use std::time::Duration;
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
-use dfs_types::{ChunkId, Crc32c, Sha256, Stamp};
+use dfs_types::{ChunkId, Crc32c, Stamp};
 use tokio::time::Instant;
 
 use super::index::{Entry, Place};
@@ -33,12 +33,12 @@ use super::record::{LENGTH_MAX, PATH_MAX};
 use super::segments::index_name_of;
 use super::volume::Disk;
 use crate::fs::PAGE;
-use crate::{ChunkSeal, Opening, StoreError};
+use crate::{Opening, StoreError};
 
 const MAGIC: [u8; 8] = *b"dfsindex";
 const VERSION: u16 = 1;
 const HEADER: usize = MAGIC.len() + 2 + 4 + 8 + 8 + 4;
-const ENTRY: usize = 16 + 8 + 4 + 8 + 4 + 32 + 2 + 1;
+const ENTRY: usize = 16 + 8 + 4 + 8 + 4 + 2 + 1;
 const CRC: usize = 4;
 /// Segments whose entries are collected at once.
 const COLLECTED: usize = 4;
@@ -74,9 +74,8 @@ fn encode(segment: SegmentId, entries: &[(ChunkId, Entry)]) -> Bytes {
         bytes.put_u128(chunk.0);
         bytes.put_u64(entry.stamp.0);
         bytes.put_u32(page);
-        bytes.put_u64(entry.seal.length);
-        bytes.put_u32(entry.seal.crc32c.0);
-        bytes.put_slice(&entry.seal.sha256.0);
+        bytes.put_u64(entry.length);
+        bytes.put_u32(entry.crc32c.0);
         bytes.put_u16(entry.path_length);
         bytes.put_u8(u8::from(entry.is_set_aside));
     }
@@ -112,11 +111,9 @@ fn decode(bytes: &[u8], segment: SegmentId, disk: u16) -> Option<Vec<(ChunkId, E
         let stamp = Stamp(fields.get_u64());
         let place = Place::Record { segment: number, page: fields.get_u32() };
         let (length, crc32c) = (fields.get_u64(), Crc32c(fields.get_u32()));
-        let mut sha256 = [0; 32];
-        fields.copy_to_slice(&mut sha256);
-        let seal = ChunkSeal { length, crc32c, sha256: Sha256(sha256) };
         let (path_length, state) = (fields.get_u16(), fields.get_u8());
-        let entry = Entry { seal, stamp, place, disk, path_length, is_set_aside: state == 1 };
+        let is_set_aside = state == 1;
+        let entry = Entry { length, crc32c, stamp, place, disk, path_length, is_set_aside };
         if length > LENGTH_MAX || usize::from(path_length) > PATH_MAX || state > 1 {
             return None;
         }
@@ -254,7 +251,8 @@ mod tests {
 
     fn entry(page: u32, length: u64, is_set_aside: bool) -> Entry {
         Entry {
-            seal: ChunkSeal { length, crc32c: Crc32c(page), sha256: Sha256([page as u8; 32]) },
+            length,
+            crc32c: Crc32c(page),
             stamp: Stamp(u64::from(page) + 9),
             place: Place::Record { segment: SEGMENT.number, page },
             disk: 2,

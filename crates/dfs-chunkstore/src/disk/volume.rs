@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use dfs_types::{ChunkId, Crc32c, DiskId, DiskState, Stamp};
+use dfs_types::{ChunkId, DiskId, DiskState, Stamp};
 use tokio::sync::{Mutex as AsyncMutex, OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
 
@@ -15,6 +15,7 @@ use super::failure::{Condition, NOT_MOUNTED};
 use super::identity_file::DiskIdentity;
 use super::index::{Entry, Index, Place};
 use super::open::Folder;
+use super::read::Table;
 use super::reading::Progress;
 use super::recent::{FileKey, Recent};
 use super::reopen::{Attempt, HANGS};
@@ -52,8 +53,8 @@ pub(super) struct Disk {
     pub(super) segments: Segments,
     pub(super) commits: Commits,
     pub(super) files: Recent<FileKey, Arc<dyn File>>,
-    /// Block checksums that were verified against the seal of their replica.
-    pub(super) tables: Recent<(ChunkId, Stamp), Arc<[Crc32c]>>,
+    /// Block checksums that were verified against the checksum of their replica.
+    pub(super) tables: Recent<(ChunkId, Stamp), Table>,
     in_flight: Arc<Semaphore>,
     /// Directories of large chunks whose names are durable.
     durable_shards: Mutex<BTreeSet<u8>>,
@@ -358,7 +359,8 @@ impl Disk {
             chunk,
             stamp: entry.stamp,
             disk: self.id,
-            seal: entry.seal,
+            length: entry.length,
+            crc32c: entry.crc32c,
             is_set_aside: entry.is_set_aside,
         }
     }

@@ -8,7 +8,7 @@ use std::time::Duration;
 use dfs_chunkstore::sim::SimFs;
 use dfs_chunkstore::{
     ChunkStore as _, DiskStore, Fs, FsCall, FsHook, FullSpeed, HookedFs, IdentityStore as _, Pool,
-    StoreError, conformance,
+    ScrubStore as _, StoreError, conformance,
 };
 use dfs_types::{ChunkId, DiskState, ErrorCode, SeededRandom};
 
@@ -185,12 +185,16 @@ async fn disk_that_is_still_being_read_is_starting() {
     let last = format!("/b/chunks/{:02x}", on_b[1].chunk.0);
     fs.gate.close(Some(String::leak(last)));
     let store = open(Duration::from_millis(100)).await;
-    while store.usage()[1].read_percent != Some(50) {
-        tokio::task::yield_now().await;
-    }
+    let half_read = async {
+        while store.usage()[1].read_percent != Some(50) {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(30), half_read).await.unwrap();
     assert_eq!(states(&store), [Healthy, Starting]);
     assert!(!store.usage()[1].state.proves_absence() && !store.usage()[1].state.takes_chunks());
     assert_eq!(store.stat(replica).await.unwrap(), None);
+    assert!(store.scrub_progress(disk).await.is_err(), "nothing on it is used");
     let new = conformance::put(&store, ChunkId(9), LARGE).await.unwrap();
     assert_ne!(new.disk, disk, "it takes no chunks");
     store.store_registration(numbered(2)).await.unwrap();
@@ -200,10 +204,14 @@ async fn disk_that_is_still_being_read_is_starting() {
     while !store.reopen_disks().await {
         tokio::task::yield_now().await;
     }
-    assert_eq!(states(&store), [Healthy, Healthy], "it missed no registration");
+    assert_eq!(states(&store), [Healthy, Healthy]);
     assert_eq!((store.usage()[1].chunks, store.usage()[1].read_percent), (2, None));
     conformance::assert_whole(&store, on_b[0].chunk, LARGE).await;
     assert!(store.delete(replica).await.unwrap());
+    drop(store);
+    fs.inner.crash();
+    let store = open(Duration::from_hours(1)).await;
+    assert_eq!(states(&store), [Healthy, Healthy], "it missed no registration");
 }
 
 /// D5, K4: a disk that hangs at the start, in any of its steps, is missing until it answers.

@@ -24,7 +24,7 @@ pub(super) async fn run(
         Error::from(StoreError::Damaged { chunk: replica.chunk, what })
     };
     // It stays as it is: its blocks may be the last good ones.
-    if found.seal != seal || found.is_set_aside {
+    if found.is_set_aside || !node.may_be_sealed_as(&found, seal).await {
         return Err(not_whole());
     }
     let number = node.store.verdict_number();

@@ -132,9 +132,8 @@ fn parse_range(from: &[u8], to: &[u8]) -> Result<ChunkRange, FieldError> {
 fn listed(replica: &SealedChunk) -> v1::ListedChunk {
     v1::ListedChunk {
         replica: Some(replica.replica().into()),
-        length: replica.seal.length,
-        crc32c: replica.seal.crc32c.0,
-        sha256: bytes::Bytes::copy_from_slice(&replica.seal.sha256.0),
+        length: replica.length,
+        crc32c: replica.crc32c.0,
         is_set_aside: replica.is_set_aside,
     }
 }

@@ -255,15 +255,18 @@ impl Pull {
         if origin.path.len() > DfsPath::MAX_LEN {
             return Err(wrong("the path of the chunk's origin is too long".to_owned()));
         }
-        let frame = wire::frame("frame", frame).map_err(|error| wrong(error.to_string()))?;
+        let mut frame = wire::frame("frame", frame).map_err(|error| wrong(error.to_string()))?;
         if frame.offset != self.offset || frame.data.is_empty() {
             return Err(wrong(format!("expected offset {}, got {}", self.offset, frame.offset)));
         }
         let is_last = frame.end() >= self.seal.length;
-        if frame.seal != is_last.then_some(self.seal) {
+        // The sha256 is compared with that of the bytes.
+        let of = |seal: ChunkSeal| (seal.length, seal.crc32c);
+        if frame.seal.map(of) != is_last.then_some(of(self.seal)) {
             let what = "its replica differs from the bytes written to the chunk";
             return Err(Failure::new(ErrorCode::ChecksumMismatch, what));
         }
+        frame.seal = is_last.then_some(self.seal);
         Ok((frame, origin))
     }
 
@@ -272,7 +275,7 @@ impl Pull {
             return Err(Failure::new(ErrorCode::Internal, "a remote source without a stream"));
         };
         let blocks = self.node.read(*replica, self.offset, self.seal.length).await?;
-        let Blocks { offset, data, crcs } = blocks;
+        let Blocks { offset, data, crcs, .. } = blocks;
         let is_last = offset + data.len() as u64 == self.seal.length;
         Ok(Frame { offset, data, crcs, seal: is_last.then_some(self.seal) })
     }

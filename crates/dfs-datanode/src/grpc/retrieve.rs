@@ -3,10 +3,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use dfs_chunkstore::Blocks;
+use dfs_chunkstore::{Blocks, SealedChunk};
 use dfs_proto::{v1, wire};
 use dfs_transport::spawn_in_request;
-use dfs_types::{ChunkSeal, ClusterId, Frame};
+use dfs_types::{ChunkSeal, ClusterId, Frame, Sha256};
 use futures_util::Stream;
 use tokio::time::timeout;
 use tokio_stream::wrappers::ReceiverStream;
@@ -35,7 +35,7 @@ pub(super) async fn run(
     let permit = timeout(WAIT, node.reads.clone().acquire_owned()).await;
     let permit = permit.ok().and_then(Result::ok).ok_or(Error::Busy("reads"))?;
     let replica = node.find(replica).await?;
-    let (offset, length) = (request.offset, replica.seal.length);
+    let (offset, length) = (request.offset, replica.length);
     if offset >= length {
         return Err(Error::PastEnd { chunk, offset, length });
     }
@@ -67,7 +67,7 @@ pub(super) async fn run(
             }
             let bytes = blocks.data.len() as u64;
             node.counts.bytes_out.add(bytes);
-            let frame = v1::ChunkFrame { origin: origin.take(), ..frame(blocks, replica.seal) };
+            let frame = v1::ChunkFrame { origin: origin.take(), ..frame(blocks, &replica) };
             frames = match frames.send(frame, bytes).await {
                 Ok(frames) if !is_last => frames,
                 _ => return,
@@ -78,9 +78,12 @@ pub(super) async fn run(
     Ok(ReceiverStream::new(outgoing))
 }
 
-/// Returns a frame. The last one carries the seal, which allows a short last block.
-fn frame(blocks: Blocks, seal: ChunkSeal) -> v1::ChunkFrame {
-    let Blocks { offset, data, crcs } = blocks;
-    let is_end = offset + data.len() as u64 == seal.length;
+/// Returns a frame. The last one carries the seal, which allows a short last block. Its sha256 is
+/// zero if the head of the replica is damaged: the receiver knows that of the chunk.
+fn frame(blocks: Blocks, replica: &SealedChunk) -> v1::ChunkFrame {
+    let Blocks { offset, data, crcs, sha256 } = blocks;
+    let SealedChunk { length, crc32c, .. } = *replica;
+    let seal = ChunkSeal { length, crc32c, sha256: sha256.unwrap_or(Sha256([0; 32])) };
+    let is_end = offset + data.len() as u64 == length;
     Frame { offset, data, crcs, seal: is_end.then_some(seal) }.into()
 }

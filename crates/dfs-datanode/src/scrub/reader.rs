@@ -140,7 +140,7 @@ impl Reader {
         progress: &ScrubProgress,
         next: Option<SealedChunk>,
     ) -> Result<Left, StoreError> {
-        let includes_next = |left: Left| next.is_none_or(|next| left.includes(next.seal.length));
+        let includes_next = |left: Left| next.is_none_or(|next| left.includes(next.length));
         if let Some((left, at)) = self.left
             && at.elapsed() < COUNT_EVERY
             && includes_next(left)
@@ -151,7 +151,7 @@ impl Reader {
         loop {
             let page = self.node.store.list(after, COUNT_STEP).await?;
             let here = page.iter().filter(|replica| replica.disk == self.disk);
-            here.for_each(|replica| left.add(replica.seal.length));
+            here.for_each(|replica| left.add(replica.length));
             match page.last() {
                 Some(last) => after = Some(last.chunk),
                 None => break,
@@ -183,7 +183,7 @@ impl Reader {
         mut progress: ScrubProgress,
         replica: SealedChunk,
     ) -> Result<Duration, StoreError> {
-        let length = replica.seal.length;
+        let length = replica.length;
         self.last_read = Some((length, Instant::now()));
         let verified = tokio::select! {
             biased;

@@ -28,7 +28,7 @@ async fn refusal(node: &Node, chunk: u128, given: Vec<v1::ChunkFrame>) -> ErrorC
     }
     assert_eq!(stream.end().await.unwrap().len(), 1);
     let sealed = node.store.sealed().await;
-    assert_eq!((sealed.len(), sealed[0].seal.length), (1, 3 * BLOCK));
+    assert_eq!((sealed.len(), sealed[0].length), (1, 3 * BLOCK));
     let replica = sealed[0].replica();
     assert!(dfs_chunkstore::ChunkStore::delete(&node.store, replica).await.unwrap());
     code

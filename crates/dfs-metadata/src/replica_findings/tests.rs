@@ -1,7 +1,7 @@
 //! Findings against a toy model: every history of one replica up to a length, observed at every
 //! three moments in order.
 
-use dfs_types::{Crc32c, DiskNumber, Generation, InodeId, NodeId, Sha256, Stamp};
+use dfs_types::{ChunkSeal, DiskNumber, Generation, InodeId, NodeId, Sha256, Stamp};
 
 use super::*;
 use crate::chunk_health::{NodeIntent, NodeLiveness};
@@ -189,7 +189,7 @@ impl World {
 }
 
 fn listed() -> Listed {
-    Listed { seal: SEAL, is_set_aside: false }
+    Listed { length: SEAL.length, crc32c: SEAL.crc32c, is_set_aside: false }
 }
 
 /// Observes a history: the record at `worlds[at[0]]`, the list at `at[1]`, and the rest at `at[2]`.
@@ -280,7 +280,7 @@ fn unchanged_differences_are_found() {
     use ReplicaMark::{Bad, Doomed, Gone, Sound};
     let found = listed();
     let set_aside = Listed { is_set_aside: true, ..found };
-    let other_bytes = Listed { seal: ChunkSeal { length: 2, ..SEAL }, ..found };
+    let other_bytes = Listed { length: 2, ..found };
     let named = |mark| chunk(&[(REPLICA, mark)], 1);
     let elsewhere = |mark| chunk(&[(OTHER, mark)], 1);
     let table = [

@@ -3184,9 +3184,6 @@ pub struct ListedChunk {
     /// crc32c of the whole chunk.
     #[prost(fixed32, tag = "4")]
     pub crc32c: u32,
-    /// sha256 of the whole chunk; 32 bytes.
-    #[prost(bytes = "bytes", tag = "5")]
-    pub sha256: ::prost::bytes::Bytes,
     /// Set if it was found bad and is not served.
     #[prost(bool, tag = "7")]
     pub is_set_aside: bool,

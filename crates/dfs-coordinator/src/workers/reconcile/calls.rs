@@ -9,7 +9,8 @@ use dfs_metadata::replica_findings::Listed;
 use dfs_proto::wire::{self, WireId};
 use dfs_proto::{Failure, FieldError, v1};
 use dfs_types::{
-    ChunkId, ChunkSeal, DiskId, ErrorCode, NodeId, Part, Receipt, ReplicaDigest, ReplicaRef, Stamp,
+    ChunkId, ChunkSeal, Crc32c, DiskId, ErrorCode, NodeId, Part, Receipt, ReplicaDigest,
+    ReplicaRef, Stamp,
 };
 use tokio::time::timeout;
 use tonic::Streaming;
@@ -114,7 +115,7 @@ pub(super) async fn list(
                 return Err(FieldError::new("chunks.replica", "is on another disk").into());
             }
             let name = (replica.chunk, replica.part, replica.stamp);
-            listing.replicas.insert(name, parse(&found)?);
+            listing.replicas.insert(name, parse(&found));
         }
         if listing.replicas.len() > LISTED_MAX
             && let Some(((last, ..), _)) = listing.replicas.last_key_value()
@@ -135,9 +136,9 @@ fn interrupted() -> Failure {
     Failure::new(ErrorCode::Unavailable, "the node stopped replying")
 }
 
-fn parse(found: &v1::ListedChunk) -> Result<Listed, FieldError> {
-    let seal = wire::seal("chunks.sha256", (found.length, found.crc32c, &found.sha256))?;
-    Ok(Listed { seal, is_set_aside: found.is_set_aside })
+fn parse(found: &v1::ListedChunk) -> Listed {
+    let v1::ListedChunk { length, crc32c, is_set_aside, .. } = *found;
+    Listed { length, crc32c: Crc32c(crc32c), is_set_aside }
 }
 
 /// Orders a node to verify a replica that no record names. Returns the receipt of the replica

@@ -66,7 +66,7 @@ pub(super) struct Findings {
 impl Found {
     /// Returns the bytes of a listed replica.
     pub(super) fn bytes(&self) -> u64 {
-        self.listed.map_or(0, |listed| listed.seal.length)
+        self.listed.map_or(0, |listed| listed.length)
     }
 }
 

@@ -283,7 +283,7 @@ impl Reconcile {
 #[cfg(test)]
 mod tests {
     use dfs_metadata::replica_findings::Listed;
-    use dfs_types::{ChunkSeal, Crc32c, DiskId, NodeId, Sha256};
+    use dfs_types::{Crc32c, DiskId, NodeId};
 
     use super::*;
 
@@ -291,9 +291,9 @@ mod tests {
     const NOW: Timestamp = Timestamp::from_millis(1_000);
 
     fn found(chunk: u128) -> Found {
-        let seal = ChunkSeal { length: 9, crc32c: Crc32c(1), sha256: Sha256([1; 32]) };
+        let listed = Listed { length: 9, crc32c: Crc32c(1), is_set_aside: false };
         let (replica, _) = TARGET.replica((ChunkId(chunk), Part::WHOLE, Stamp(7)));
-        Found { replica, listed: Some(Listed { seal, is_set_aside: false }) }
+        Found { replica, listed: Some(listed) }
     }
 
     fn known(chunk: u128, disk: u32, since: u64) -> UnneededReplica {

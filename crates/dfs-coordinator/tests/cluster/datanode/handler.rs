@@ -163,7 +163,6 @@ impl DataNode for Handler {
             }),
             length: replica.length,
             crc32c: replica.crc32c.0,
-            sha256: replica.sha256.0.to_vec().into(),
             ..v1::ListedChunk::default()
         });
         let verdict = {
