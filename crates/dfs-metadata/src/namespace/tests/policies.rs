@@ -293,6 +293,30 @@ async fn chunks_that_do_not_follow_their_file_are_found_and_changed() {
     assert_eq!(follow().await, 0);
 }
 
+/// The longest paths whose every name is a condition, and a pending change for both.
+#[tokio::test]
+async fn rename_of_deep_names_fits_into_one_commit_while_a_change_is_applied() {
+    let fixture = Fixture::new().await;
+    let deep = |top: &str| format!("/{top}{}", "/d".repeat(38));
+    for top in ["from", "to"] {
+        let attributes = Attributes { mode: 0o755, ..Attributes::default() };
+        let request = MakeDirectory { target: path(&deep(top)), parents: true, attributes };
+        fixture.namespace.make_directory(Scope::internal(), &request, None).await.unwrap();
+        fixture.put(&format!("{}/file", deep(top)), CHUNK).await.unwrap();
+        fixture.set_policy(&format!("/{top}"), copies(2)).await.unwrap();
+    }
+    let (from, to) = (format!("{}/file", deep("from")), format!("{}/file", deep("to")));
+    let exchange = Rename { from: path(&from), to: path(&to), precondition: None, exchange: true };
+    let repeat = fixture.repeat();
+    fixture.namespace.rename(Scope::internal(), &exchange, Some(&repeat)).await.unwrap();
+    let replace = Rename { exchange: false, ..exchange };
+    let repeat = fixture.repeat();
+    fixture.namespace.rename(Scope::internal(), &replace, Some(&repeat)).await.unwrap();
+    assert_eq!(fixture.factor(&to).await, 2, "at once");
+    fixture.apply_policies().await;
+    assert_eq!(fixture.chunk_copies(&to).await, [2]);
+}
+
 /// What the namespace should be: each path with its replicas.
 #[derive(Default)]
 struct Model(BTreeMap<String, (bool, u8)>);
