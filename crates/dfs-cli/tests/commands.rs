@@ -103,9 +103,9 @@ fn workers_are_listed_paused_and_rate_limited() {
     ];
     check_documents(&cluster, "worker", table);
     assert!(cluster.dfs_ok(["worker", "list"]).contains("repair"));
-    let unknown = cluster.dfs(["worker", "resume", "rebalance"]);
+    let unknown = cluster.dfs(["worker", "resume", "gardener"]);
     assert_eq!(exit_code(&unknown), 2);
-    assert!(stderr(&unknown).contains("repair, drain, reaper, delete"), "{}", stderr(&unknown));
+    assert!(stderr(&unknown).contains("rebalance, reaper, delete"), "{}", stderr(&unknown));
 }
 
 /// F15.

@@ -29,6 +29,17 @@ fn offsets(cluster: &Cluster) -> Vec<f64> {
     nodes.into_iter().map(|node| fill(node) - fill(total)).collect()
 }
 
+/// Returns the replicas on each node, as last reported.
+fn replicas(cluster: &Cluster) -> Vec<(String, u64)> {
+    let status = cluster.status().unwrap();
+    let nodes = status["nodes"].as_array().unwrap().iter();
+    let count = |node: &serde_json::Value| {
+        let disks = node["disks"].as_array().unwrap();
+        disks.iter().map(|disk| disk["chunks"].as_u64().unwrap()).sum()
+    };
+    nodes.map(|node| (node["zone"].as_str().unwrap().to_owned(), count(node))).collect()
+}
+
 fn worst(cluster: &Cluster) -> f64 {
     offsets(cluster).into_iter().map(f64::abs).fold(0.0, f64::max)
 }
@@ -73,10 +84,7 @@ async fn s32_nodes_that_join_are_filled_while_files_are_written_and_read() {
     let written = working.await.unwrap();
     assert!(written > 0);
     let is_over = wait_until(Duration::from_secs(20), || {
-        let status = cluster.status().unwrap();
-        let nodes = status["nodes"].as_array().unwrap().iter();
-        let disks = nodes.flat_map(|node| node["disks"].as_array().unwrap());
-        let replicas: u64 = disks.map(|disk| disk["chunks"].as_u64().unwrap()).sum();
+        let replicas: u64 = replicas(&cluster).into_iter().map(|(_, count)| count).sum();
         let list = cluster.dfs_ok(["worker", "list"]);
         replicas == 2 * (FILES + written) && list.contains("all datanodes are about as full")
     });
@@ -92,5 +100,36 @@ async fn s32_nodes_that_join_are_filled_while_files_are_written_and_read() {
     }
     for path in ["/0", "/50", "/95"] {
         assert_eq!(verified_replicas(&cluster, path), 2, "{path}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn s32_replicas_are_spread_over_a_zone_that_appears_later() {
+    let mut cluster = Cluster::start(
+        binary(),
+        Settings {
+            datanodes: 2,
+            zones: ["a", "a", "b"].map(str::to_owned).to_vec(),
+            init: vec!["--replication-factor=2".to_owned()],
+            ..Settings::default()
+        },
+    );
+    let user = client(&cluster);
+    for seed in 0..20 {
+        put(&user, &format!("/{seed}"), noise(50_000, seed)).await.unwrap();
+    }
+    cluster.add_datanode();
+    cluster.wait_for_active(3);
+    cluster.dfs_ok(["fsck"]);
+    let is_spread = wait_until(Duration::from_secs(40), || {
+        let replicas = replicas(&cluster);
+        let in_b = replicas.iter().any(|(zone, count)| zone == "b" && *count == 20);
+        in_b && replicas.iter().map(|(_, count)| count).sum::<u64>() == 40
+    });
+    assert!(is_spread, "{:?}\n{}", replicas(&cluster), cluster.dfs_ok(["worker", "list"]));
+    for seed in 0..20 {
+        let path = format!("/{seed}");
+        assert!(read(&user, &path).await.unwrap() == noise(50_000, seed), "{path}");
+        assert_eq!(verified_replicas(&cluster, &path), 2, "{path}");
     }
 }

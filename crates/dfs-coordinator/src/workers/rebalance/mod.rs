@@ -252,13 +252,20 @@ impl Rebalance {
             let is_it =
                 |(node, id): &&(NodeId, ReplicaId)| *node == giver && is_named(*id, name, &disks);
             let Some((_, replica)) = held.iter().find(is_it).copied() else { continue };
+            let bytes = record.seal.length;
             let fits = |to: &NodeId| {
                 !held.iter().any(|(node, _)| node == to)
-                    && moves.has_room(*to)
                     && !nodes.places.is_worse(&held, giver, *to)
             };
-            let bytes = record.seal.length;
-            let Some(to) = balance.takers(giver, bytes).into_iter().find(fits) else { continue };
+            let mut takers = balance.takers(giver, bytes).into_iter().filter(fits).peekable();
+            if takers.peek().is_none() {
+                continue;
+            }
+            let Some(to) = takers.find(|to| moves.has_room(*to)) else {
+                // The next step considers it.
+                count -= 1;
+                break;
+            };
             balance.note(giver, to, bytes);
             moves.add(Move { chunk: name.chunk, record, replica, from: giver, to });
         }
