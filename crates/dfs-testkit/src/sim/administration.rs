@@ -13,7 +13,7 @@ use super::workload::{Phase, Shared};
 /// Administers the cluster until the faults end.
 pub(super) async fn administer(client: Client, shared: Arc<Shared>, random: SeededRandom) {
     while shared.phase() == Phase::Faults {
-        sleep(Duration::from_millis(1_000 + random.below(6_000))).await;
+        sleep(Duration::from_millis(300 + random.below(3_000))).await;
         let done = act(&client, &random).await;
         shared.trace.note(match done {
             Ok(what) => what,
@@ -29,11 +29,11 @@ async fn act(client: &Client, random: &SeededRandom) -> Result<String, Error> {
     let any = status.nodes.get(random.below(count.max(1)) as usize);
     let Some(node) = any.map(|node| node.id) else { return Ok("there are no nodes".to_owned()) };
     Ok(match random.below(6) {
-        0 | 1 => format!("drain {node}: {:?}", admin.drain(cluster, node).await?),
-        2 => format!("undrain {node}: {:?}", admin.undrain(cluster, node).await?),
-        3 => {
-            let name = ["repair", "drain", "delete", "rebalance"][random.below(4) as usize];
-            let pause = Duration::from_millis(500 + random.below(8_000));
+        0 => format!("drain {node}: {:?}", admin.drain(cluster, node).await?),
+        1 => format!("undrain {node}: {:?}", admin.undrain(cluster, node).await?),
+        2 | 3 => {
+            let name = ["repair", "repair", "drain", "delete"][random.below(4) as usize];
+            let pause = Duration::from_millis(500 + random.below(12_000));
             admin.set_worker(cluster, name, WorkerChange::Pause(pause)).await?;
             format!("pause {name} for {pause:?}")
         }
