@@ -55,8 +55,9 @@ const LONGEST: Duration = Duration::from_mins(10);
 const TICK: Duration = Duration::from_millis(1);
 /// Simulated time between two inspections of all disks.
 const INSPECT_EVERY: Duration = Duration::from_secs(1);
-/// How far the clock jumps at the end, so that every upload that was not confirmed has expired.
-const END_OF_UPLOADS: Duration = Duration::from_hours(2);
+/// How far the clock jumps at the end, so that every upload that was not confirmed has expired, also
+/// one that was planned while the clock was hours ahead.
+const END_OF_UPLOADS: Duration = Duration::from_hours(6);
 /// Time after that jump within which nothing is left but what records name: until the clock is
 /// confirmed, uploads are reaped, and two cycles have proven what is an orphan.
 const COLLECTED_WITHIN: Duration = Duration::from_secs(40);
