@@ -47,6 +47,7 @@ const METHODS: &[&str] = &[
     "Readmit",
     "Deregister",
     "Forget",
+    "Readmit",
     "Workers",
     "SetWorker",
     "CheckReplicas",

@@ -67,6 +67,13 @@ pub(crate) struct Member {
     pub(crate) disks: Vec<NodeDisk>,
 }
 
+/// A process that asks to join as a node.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Process<'a> {
+    pub(crate) instance: u64,
+    pub(crate) address: &'a str,
+}
+
 /// One heartbeat.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Report {
@@ -149,6 +156,9 @@ struct Entry {
     source: Option<HeartbeatSource>,
     /// Number of the stream within that process.
     opened: u64,
+    /// Set until the next stream: the process must register again, which makes every copy of its
+    /// disks an old one.
+    must_register: bool,
     planned: Planned,
 }
 
@@ -274,7 +284,14 @@ impl Registry {
     /// Updates the stored state of a node.
     pub(crate) fn set_member(&mut self, node: NodeId, member: Member, now: Instant) {
         match self.nodes.get_mut(&node) {
-            Some(entry) => entry.member = member,
+            Some(entry) => {
+                // Another registration is in use: what the process says no longer counts.
+                let is_older = |source: HeartbeatSource| source.registration < member.registration;
+                if entry.source.is_some_and(is_older) {
+                    (entry.stream, entry.source) = (0, None);
+                }
+                entry.member = member;
+            }
             None => {
                 self.nodes.insert(
                     node,
@@ -286,6 +303,7 @@ impl Registry {
                         stream: 0,
                         source: None,
                         opened: 0,
+                        must_register: false,
                         planned: Planned { bytes: 0, at: now },
                     },
                 );
@@ -309,6 +327,7 @@ impl Registry {
             entry.stream = self.streams;
             entry.source = Some(source);
             entry.opened = opened;
+            entry.must_register = false;
         }
         Some(self.streams)
     }
@@ -320,16 +339,41 @@ impl Registry {
         }
     }
 
-    /// Returns the address of a node if another process than `instance` sends its heartbeats.
+    /// Returns the address of a node if another process than the applicant is alive as this node. With
+    /// disks that are current, the applicant may be a copy of it: then it must register again.
+    ///
+    /// A process that was killed leaves no word. Another one at its address replaces it at once;
+    /// elsewhere, only once the node is silent.
     pub(crate) fn other_process(
-        &self,
+        &mut self,
         node: NodeId,
-        instance: u64,
+        applicant: Process<'_>,
+        is_current: bool,
         now: Instant,
     ) -> Option<String> {
+        let is_silent = self.is_silent(node, now);
+        let entry = self.nodes.get_mut(&node)?;
+        let is_other = entry.source.is_some_and(|source| source.instance != applicant.instance);
+        let has_ended = entry.stream == 0
+            && (entry.report.is_stopping
+                || (entry.member.address == applicant.address && !entry.must_register));
+        if !is_other || is_silent || has_ended {
+            return None;
+        }
+        entry.must_register |= is_current;
+        Some(entry.member.address.clone())
+    }
+
+    /// Returns the address of a node if another process than `instance` has a heartbeat stream.
+    pub(crate) fn other_stream(&self, node: NodeId, instance: u64) -> Option<&str> {
         let entry = self.nodes.get(&node).filter(|entry| entry.stream != 0)?;
         let is_other = entry.source.is_some_and(|source| source.instance != instance);
-        (is_other && !self.is_silent(node, now)).then(|| entry.member.address.clone())
+        is_other.then_some(entry.member.address.as_str())
+    }
+
+    /// Returns whether the process of a node must register again.
+    pub(crate) fn must_register(&self, node: NodeId) -> bool {
+        self.nodes.get(&node).is_some_and(|entry| entry.must_register)
     }
 
     /// Returns whether the current stream is one of this very process.

@@ -22,7 +22,7 @@ use tracing::{info, warn};
 
 use super::upload::label;
 use crate::core::{Core, wire_state};
-use crate::node_liveness::{DiskReport, HeartbeatSource, Report};
+use crate::node_liveness::{DiskReport, HeartbeatSource, Process, Report};
 use crate::refused_nodes::Applicant;
 use crate::{failure, verdicts};
 
@@ -86,8 +86,24 @@ async fn register(
     let disks = parse_disks(std::mem::take(&mut request.disks))?;
     let registration = parse_registration(request, &disks)?;
     let (node, now) = (registration.node, Instant::now());
-    // A restarted process has closed its stream. A copy of the disks must not cut the node off.
-    if let Some(address) = core.registry().other_process(node, instance, now) {
+    let remembered = |error: dfs_metadata::Error| {
+        if let dfs_metadata::Error::OldImage { .. } = &error {
+            let Registration { address, host, registration, .. } = registration.clone();
+            core.refused_nodes.add(node, Applicant { address, host, registration, disks }, now);
+        }
+        failure::of(&error)
+    };
+    // What is refused for good is refused as such, whatever else lives: it must stop vouching.
+    let checked = core.namespace.check_registration(&caller.scope(), &registration).await;
+    let is_current = match checked {
+        Ok(is_current) => is_current,
+        Err(error) => return Err(remembered(error)),
+    };
+    // A copy of the disks must not cut the node off.
+    let address = registration.address.as_str();
+    let applicant = Process { instance, address };
+    if let Some(address) = core.registry().other_process(node, applicant, is_current, now) {
+        warn!(%node, address, applicant = registration.address, "a second process is refused");
         let message = format!(
             "another process, at {address}, sends heartbeats as node {node}: it may be a copy of \
              the same disks; stop one of them"
@@ -97,13 +113,8 @@ async fn register(
     let registered =
         core.namespace.register(&caller.scope(), &registration, core.settings.auto_admit).await;
     let registered = match registered {
-        Err(error @ dfs_metadata::Error::OldImage { .. }) => {
-            let Registration { address, host, registration, .. } = registration;
-            let applicant = Applicant { address, host, registration, disks };
-            core.refused_nodes.add(node, applicant, now);
-            return Err(failure::of(&error));
-        }
-        registered => registered.map_err(|error| failure::of(&error))?,
+        Ok(registered) => registered,
+        Err(error) => return Err(remembered(error)),
     };
     core.refused_nodes.remove(node);
     info!(
@@ -140,8 +151,8 @@ fn parse_registration(
     Ok(Registration {
         node: wire::id("node_id", &request.node_id)?,
         cluster,
-        registration: RegistrationNumber(request.registration),
-        start: start(request.start)?,
+        registration: RegistrationNumber(start("registration", request.registration)?),
+        start: start("start", request.start)?,
         address: label("address", address)?,
         zone: label("zone", request.zone)?,
         host: label("host", request.host)?,
@@ -156,9 +167,10 @@ fn parse_registration(
     })
 }
 
-fn start(start: u64) -> Result<u64, FieldError> {
+/// Checks a number that becomes the high part of stamps.
+fn start(field: &'static str, start: u64) -> Result<u64, FieldError> {
     if start > START_MAX {
-        return Err(FieldError::new("start", format_args!("at most {START_MAX} is allowed")));
+        return Err(FieldError::new(field, format_args!("at most {START_MAX} is allowed")));
     }
     Ok(start)
 }
@@ -253,7 +265,15 @@ async fn take(
         is_stopping: report.is_stopping,
         sessions: report.sessions,
     };
-    let state = core.registry().record_heartbeat(node, stream, heard, Instant::now());
+    let state = {
+        let mut registry = core.registry();
+        let state = registry.record_heartbeat(node, stream, heard, Instant::now());
+        if state.is_some() && registry.must_register(node) {
+            info!(%node, "a datanode registers again, as a copy of its disks asked to join");
+            return Ok(None);
+        }
+        state
+    };
     let Some(state) = state else {
         if core.registry().has_stream_of(node, source) {
             // The process reached this coordinator twice; its registration is valid.
@@ -293,6 +313,13 @@ async fn open(
     opened: u64,
 ) -> Result<Option<u64>, Failure> {
     let scope = caller.scope();
+    let stored = core.namespace.node(&scope, node).await.map_err(|error| failure::of(&error))?;
+    let is_first = stored.is_some_and(|stored| stored.confirmed != source.registration);
+    // Between the registration and this, the other process may have come back.
+    if is_first && let Some(address) = core.registry().other_stream(node, source.instance) {
+        let message = format!("another process, at {address}, sends heartbeats as node {node}");
+        return Err(Failure::new(ErrorCode::Busy, message));
+    }
     let confirmed = core.namespace.confirm_registration(&scope, node, source.registration);
     let stored = match confirmed.await {
         Ok(stored) => stored,

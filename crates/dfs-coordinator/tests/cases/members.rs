@@ -58,28 +58,38 @@ async fn copy_of_the_disks_of_a_live_node_does_not_cut_it_off() {
     second.copy_disks_of(&first);
     let message = second.register("secret").await.unwrap_err();
     assert!(message.message().contains(&first.address), "{message}");
-    assert_eq!(refused(second.register("secret").await), ErrorCode::Busy);
+    // The first gets a registration that the copy lacks.
+    eventually("the first must register", || async { first.must_register() }).await;
+    assert_eq!(refused(second.register("secret").await), ErrorCode::Busy, "until it has");
+    first.register("secret").await.unwrap();
+    first.beat().await;
     let before = first.orders();
     eventually("the first continues", || async { first.orders() > before + 3 }).await;
-    assert!(!first.must_register());
-    // A process that ends closes its stream: the next one need not wait.
+    let late = second.register("secret").await;
+    assert_eq!(refused(late), ErrorCode::WrongCluster, "an older copy from now on");
     first.silence();
-    eventually("the end of the first is noticed", || async {
+    assert_eq!(refused(second.register("secret").await), ErrorCode::WrongCluster);
+    let status = cluster.status().await;
+    assert_eq!(status.nodes.len(), 1);
+    assert_eq!(status.nodes[0].node.as_ref().unwrap().address, first.address);
+}
+
+/// A process that was killed cannot say so.
+#[tokio::test]
+async fn process_at_another_address_replaces_a_killed_one_once_it_is_silent() {
+    let cluster = Cluster::start(1).await;
+    let first = cluster.node(1).clone();
+    let second = FakeDataNode::serve(1, &cluster.address(), &cluster.neighbours).await;
+    second.copy_disks_of(&first);
+    first.silence();
+    eventually("the silence of the first is noticed", || async {
         second.register("secret").await.is_ok()
     })
     .await;
     second.beat().await;
     assert!(!second.must_register());
     let late = first.register("secret").await;
-    assert_eq!(refused(late), ErrorCode::Busy, "while the second lives");
-    second.silence();
-    eventually("the first has an older copy", || async {
-        refused(first.register("secret").await) == ErrorCode::WrongCluster
-    })
-    .await;
-    let status = cluster.status().await;
-    assert_eq!(status.nodes.len(), 1);
-    assert_eq!(status.nodes[0].node.as_ref().unwrap().address, second.address);
+    assert_eq!(refused(late), ErrorCode::WrongCluster, "it must stop to vouch for its disks");
 }
 
 #[tokio::test]
@@ -124,7 +134,8 @@ async fn node_returns_under_another_address() {
     before.silence();
     let moved = FakeDataNode::serve(1, &cluster.address(), &cluster.neighbours).await;
     moved.copy_disks_of(&before);
-    moved.register("secret").await.unwrap();
+    eventually("the former address is silent", || async { moved.register("secret").await.is_ok() })
+        .await;
     moved.beat().await;
     cluster.nodes.insert(NodeId(1), moved.clone());
     let status = cluster.status().await;

@@ -100,7 +100,7 @@ async fn d1_old_copy_of_a_node_is_readmitted_and_gets_what_it_lacks() {
     let newest = first.registration();
     let later = cluster.put("/later", b"later", &[1, 2]).await;
     // The node is alive: whatever asks in its name stays out, and it is not cut off.
-    assert_eq!(refused(copy.register("secret").await), ErrorCode::Busy);
+    assert_eq!(refused(copy.register("secret").await), ErrorCode::WrongCluster);
     let alive = readmit(&cluster, true, 0).await;
     assert_eq!(refused(alive), ErrorCode::NotEmpty);
     assert_eq!(refused(readmit(&cluster, false, old).await), ErrorCode::NotEmpty);

@@ -62,12 +62,11 @@ impl Namespace {
     /// Issues the next registration of a node, which counts from the first heartbeat that uses it
     /// ([`Self::confirm_registration`]). A new node becomes Active with `admit`, otherwise Joining.
     ///
-    /// Refuses removed nodes, disks of another cluster, old images unless they were readmitted,
-    /// cloned disks, releases that do not read the level the cluster needs, and nodes without the
-    /// secret of their first registration. Checking the join secret is up to the caller.
+    /// Refuses what [`Self::check_registration`] refuses. Checking the join secret is up to the caller.
     ///
     /// A node of the cluster that the metadata does not know was added in a commit that was lost. It
-    /// joins, and nothing is deleted until that is acknowledged.
+    /// joins, and nothing is deleted until that is acknowledged. The same holds for a known node whose
+    /// disks have a registration that was never issued.
     pub async fn register(
         &self,
         scope: &Scope,
@@ -87,8 +86,8 @@ impl Namespace {
                 return Err(Error::NodeTooOld { node, level, needed: least });
             }
             let disks = known.as_ref().map(|known| known.disks.clone()).unwrap_or_default();
-            let evidence = self.lost_commits(request, known.as_ref());
-            let node = registered(request, known, admit)?;
+            let evidence = lost_commits(request, known.as_ref());
+            let node = registered(request, known, admit, evidence.as_deref())?;
             if let Some(evidence) = evidence {
                 tracing::error!(evidence, "commits of the metadata were lost: nothing is deleted");
                 tx.hold_deletion(evidence).await?;
@@ -103,11 +102,31 @@ impl Namespace {
                     key: self.inner.keys.receipt(request.node, node.pending),
                     order_key: self.inner.keys.order(request.node, node.pending),
                     state: node.state,
-                    are_disks_returning: node.rejoins_with == Some(request.registration),
+                    // The newest disks of a node whose older ones were readmitted are current.
+                    are_disks_returning: node.rejoins_with.is_some()
+                        && request.registration != node.confirmed,
                 });
             }
         }
         Err(Error::Conflict { what: "the registration of a node", tries: TRIES })
+    }
+
+    /// Checks what [`Self::register`] would refuse, and changes nothing: removed nodes, disks of another
+    /// cluster, old images unless they were readmitted, cloned disks, releases that do not read the
+    /// level the cluster needs, and nodes without the secret of their first registration. Returns
+    /// whether the disks have the registration in use.
+    pub async fn check_registration(
+        &self,
+        scope: &Scope,
+        request: &Registration,
+    ) -> Result<bool, Error> {
+        scope.require(Access::Admin)?;
+        self.check_comes_from_here(request)?;
+        let known = self.begin().await?.peek::<Node>(&keys::node(request.node)).await?;
+        let none = RegistrationNumber(0);
+        let in_use = known.as_ref().map_or(none, |known| known.confirmed);
+        registered(request, known, false, None)?;
+        Ok(in_use != none && request.registration == in_use)
     }
 
     /// Lets a node join with old images of its disks, which have registration `found`. The disks are
@@ -177,7 +196,10 @@ impl Namespace {
             // The node is back: a pending removal must scan again.
             known.is_leaving = false;
             known.is_given_up = false;
-            known.rejoins_with = None;
+            // What was said under older registrations is about disks that did not join.
+            if known.rejoins_with.take().is_some() {
+                known.counts_from = number;
+            }
             tx.put(key, &known);
             if let Attempt::Committed(_) = self.commit(tx).await? {
                 return Ok(known);
@@ -209,23 +231,6 @@ impl Namespace {
         all(&self.begin().await?).await
     }
 
-    /// Returns why the disks of a node prove that commits were lost, if they do: they have a
-    /// registration that the metadata never issued. Files that were written since may be lost in the
-    /// same way. What an earlier incarnation issued to a known node proves nothing new.
-    fn lost_commits(&self, request: &Registration, known: Option<&Node>) -> Option<String> {
-        let (node, found) = (request.node, request.registration);
-        let Some(known) = known else {
-            return (found > RegistrationNumber(0)).then(|| {
-                format!("datanode {node} has registered before, but is not in the metadata")
-            });
-        };
-        request.cluster.filter(|theirs| *theirs == self.inner.identity)?;
-        let issued = known.pending.max(known.confirmed);
-        (found > issued).then(|| {
-            format!("datanode {node} has registration {found}, but only {issued} was issued")
-        })
-    }
-
     /// Refuses disks of another cluster or a newer incarnation.
     fn check_comes_from_here(&self, request: &Registration) -> Result<(), Error> {
         let Some(theirs) = request.cluster else { return Ok(()) };
@@ -241,6 +246,20 @@ impl Namespace {
     }
 }
 
+/// Returns why the disks of a node prove that commits were lost, if they do: they have a
+/// registration that the metadata never issued. Files that were written since may be lost in the
+/// same way.
+fn lost_commits(request: &Registration, known: Option<&Node>) -> Option<String> {
+    let (node, found) = (request.node, request.registration);
+    let Some(known) = known else {
+        return (found > RegistrationNumber(0))
+            .then(|| format!("datanode {node} has registered before, but is not in the metadata"));
+    };
+    let issued = known.pending.max(known.confirmed);
+    (found > issued)
+        .then(|| format!("datanode {node} has registration {found}, but only {issued} was issued"))
+}
+
 /// Returns the record of a node with its next registration, without its disks.
 ///
 /// A number is used only once it is durable on all disks in service, so disks with a number below
@@ -252,17 +271,32 @@ impl Namespace {
 ///
 /// A node that rejoins may have deleted, or written, what records do not say, so its disks are
 /// returning. That they are is durable on them before the first heartbeat, which ends it here.
-fn registered(request: &Registration, known: Option<Node>, admit: bool) -> Result<Node, Error> {
+fn registered(
+    request: &Registration,
+    known: Option<Node>,
+    admit: bool,
+    lost_commits: Option<&str>,
+) -> Result<Node, Error> {
     let none = RegistrationNumber(0);
     let (id, found) = (request.node, request.registration);
     let secret = request.secret.digest();
+    let counts_from = known.as_ref().map_or(none, |known| known.counts_from);
+    let rejoins = lost_commits.is_some().then_some(found);
     let (confirmed, last, state, maintenance_until, rejoins_with) = match known {
-        None => (none, found, NodeState::Joining, None, (found != none).then_some(found)),
+        None => (none, found, NodeState::Joining, None, rejoins),
         Some(known) if known.state == NodeState::Removed => return Err(Error::NodeRemoved(id)),
-        Some(known) if known.secret != secret => return Err(Error::WrongNodeSecret(id)),
+        // Nobody knows the secret of a node that was lost with the metadata: its first heartbeat
+        // decides.
+        Some(known)
+            if known.secret != secret
+                && (known.confirmed != none || known.rejoins_with.is_none()) =>
+        {
+            return Err(Error::WrongNodeSecret(id));
+        }
         Some(known) if found >= known.confirmed || known.rejoins_with == Some(found) => {
             let last = known.pending.max(known.confirmed).max(found);
-            (known.confirmed, last, known.state, known.maintenance_until, known.rejoins_with)
+            let rejoins = rejoins.or(known.rejoins_with);
+            (known.confirmed, last, known.state, known.maintenance_until, rejoins)
         }
         Some(known) => {
             let expected = known.confirmed.0;
@@ -285,6 +319,7 @@ fn registered(request: &Registration, known: Option<Node>, admit: bool) -> Resul
         is_leaving: false,
         is_given_up: false,
         rejoins_with,
+        counts_from,
     })
 }
 

@@ -40,6 +40,9 @@ pub struct Node {
     /// known: the disks are returning then, as no record says what they hold. `None` once a
     /// registration is used.
     pub rejoins_with: Option<RegistrationNumber>,
+    /// The oldest registration under which its receipts and proofs count. Under older ones it had
+    /// disks, or states of them, that it does not have any more.
+    pub counts_from: RegistrationNumber,
 }
 
 /// A disk of a node.
@@ -116,6 +119,7 @@ const IS_LEAVING: Field = Field::new(3);
 const LEVEL: Field = Field::new(4);
 const IS_GIVEN_UP: Field = Field::new(5);
 const REJOINS_WITH: Field = Field::new(6);
+const COUNTS_FROM: Field = Field::new(7);
 
 impl Node {
     /// Longest maintenance, unless it is renewed.
@@ -142,6 +146,12 @@ impl Node {
     /// Returns whether a state can be desired.
     pub(crate) fn can_be(state: NodeState) -> bool {
         STATES.contains(&state)
+    }
+
+    /// Returns whether its statements under this registration count.
+    pub(crate) fn vouches_under(&self, registration: RegistrationNumber) -> bool {
+        let newest = self.pending.max(self.confirmed);
+        self.may_hold_replicas() && (self.counts_from..=newest).contains(&registration)
     }
 
     /// Returns whether its receipts count: it is a member, and its removal is not being checked.
@@ -173,7 +183,7 @@ impl Node {
 
 impl Record for Node {
     const OPTIONAL: &'static [Field] =
-        &[ZONE, HOST, MAINTENANCE_UNTIL, IS_LEAVING, LEVEL, IS_GIVEN_UP, REJOINS_WITH];
+        &[ZONE, HOST, MAINTENANCE_UNTIL, IS_LEAVING, LEVEL, IS_GIVEN_UP, REJOINS_WITH, COUNTS_FROM];
 
     fn write(&self, out: &mut Writer) {
         out.optional(|fields| {
@@ -190,6 +200,8 @@ impl Record for Node {
             fields.put(REJOINS_WITH, rejoins.is_some(), |out| {
                 out.number(rejoins.unwrap_or_default().0);
             });
+            let RegistrationNumber(from) = self.counts_from;
+            fields.put(COUNTS_FROM, from != 0, |out| out.number(from));
         });
         out.bytes(self.address.as_bytes());
         out.bytes(self.version.as_bytes());
@@ -219,6 +231,9 @@ impl Record for Node {
             rejoins_with: optional
                 .read(input, REJOINS_WITH, Reader::number)?
                 .map(RegistrationNumber),
+            counts_from: optional
+                .read(input, COUNTS_FROM, Reader::number)?
+                .map_or(RegistrationNumber(0), RegistrationNumber),
             address: input.text()?,
             version: input.text()?,
             disks: input.list(|input| {

@@ -413,7 +413,8 @@ fn node() -> impl Strategy<Value = Node> {
         Just(NodeState::Removed),
     ];
     let texts = [".*", ".*", ".*", ".*"];
-    let desired = (states, option::of(time()), any::<[bool; 2]>(), level(), option::of(number()));
+    let rejoins = (option::of(number()), number());
+    let desired = (states, option::of(time()), any::<[bool; 2]>(), level(), rejoins);
     let disks = (vec(disk(), 0..4), any::<[u8; 32]>());
     (texts, disks, number(), number(), desired).prop_map(
         |([address, zone, host, version], (disks, secret), confirmed, pending, desired)| Node {
@@ -430,7 +431,8 @@ fn node() -> impl Strategy<Value = Node> {
             maintenance_until: desired.1,
             is_leaving: desired.2[0],
             is_given_up: desired.2[1],
-            rejoins_with: desired.4.map(RegistrationNumber),
+            rejoins_with: desired.4.0.map(RegistrationNumber),
+            counts_from: RegistrationNumber(desired.4.1),
         },
     )
 }
@@ -604,5 +606,6 @@ fn a_node() -> Node {
         is_leaving: false,
         is_given_up: false,
         rejoins_with: None,
+        counts_from: RegistrationNumber(0),
     }
 }

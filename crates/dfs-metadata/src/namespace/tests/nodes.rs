@@ -208,13 +208,34 @@ async fn registration_never_issued_holds_deletion_until_it_is_acknowledged() {
 }
 
 #[tokio::test]
-async fn disks_of_an_earlier_incarnation_prove_nothing_new() {
+async fn node_that_was_away_while_a_restore_was_acknowledged_holds_deletion_again() {
     let fixture = Fixture::new().await;
     let (namespace, scope) = (&fixture.namespace, Scope::internal());
     let old = ClusterIdentity { incarnation: dfs_types::Incarnation(0), ..namespace.identity() };
-    let request = Registration { cluster: Some(old), ..registration(NodeId(1), 99) };
-    namespace.register(scope, &request, true).await.unwrap();
-    assert_eq!(hold(&fixture).await, None);
+    let issued = namespace.node(scope, NodeId(1)).await.unwrap().unwrap().pending;
+    let same = Registration { cluster: Some(old), ..registration(NodeId(1), issued.0) };
+    assert!(!namespace.register(scope, &same, true).await.unwrap().are_disks_returning);
+    assert_eq!(hold(&fixture).await, None, "as after a migration between engines");
+    let newer = Registration { cluster: Some(old), ..registration(NodeId(1), 99) };
+    for _ in 0..2 {
+        assert!(namespace.register(scope, &newer, true).await.unwrap().are_disks_returning);
+        assert!(hold(&fixture).await.unwrap().reason.contains("registration 99"));
+    }
+}
+
+#[tokio::test]
+async fn secret_of_a_node_that_the_metadata_lost_counts_from_its_first_heartbeat() {
+    let fixture = Fixture::new().await;
+    let (namespace, scope) = (&fixture.namespace, Scope::internal());
+    let of = |secret: u8| {
+        let secret = dfs_types::NodeSecret::from_slice(&[secret; 32]).unwrap();
+        Registration { secret, ..returning(&fixture, NodeId(60), 5) }
+    };
+    namespace.register(scope, &of(1), true).await.unwrap();
+    let own = namespace.register(scope, &of(2), true).await.unwrap();
+    namespace.confirm_registration(scope, NodeId(60), own.number).await.unwrap();
+    let late = namespace.register(scope, &of(1), true).await;
+    assert!(matches!(late, Err(Error::WrongNodeSecret(_))), "{late:?}");
 }
 
 /// Commits were lost, among them the one that added the node.
@@ -275,7 +296,11 @@ async fn readmitted_old_image_joins_with_its_disks_returning() {
     assert!(matches!(other, Err(Error::OldImage { .. })), "{other:?}");
     let joined = namespace.register(scope, &returning(&fixture, NEW, old), true).await.unwrap();
     assert!(joined.are_disks_returning && joined.number.0 > newest);
-    namespace.confirm_registration(scope, NEW, joined.number).await.unwrap();
+    let joined = namespace.confirm_registration(scope, NEW, joined.number).await.unwrap();
+    for (registration, counts) in [(old, false), (newest, false), (joined.confirmed.0, true)] {
+        let registration = RegistrationNumber(registration);
+        assert_eq!(joined.vouches_under(registration), counts, "{registration}");
+    }
     for late in [old, newest] {
         let refused = namespace.register(scope, &returning(&fixture, NEW, late), true).await;
         assert!(matches!(refused, Err(Error::OldImage { .. })), "{late}: {refused:?}");
