@@ -44,7 +44,6 @@ const METHODS: &[&str] = &[
     "Undrain",
     "RetireDisk",
     "GiveUp",
-    "Readmit",
     "Deregister",
     "Forget",
     "Readmit",
