@@ -141,9 +141,12 @@ fn recover_segments(disk: &Disk, names: Vec<String>, recovered: &mut Recovered) 
         }
         disk.advance_reading()?;
     }
-    // Their segments are gone.
+    // Their segments are gone, and no other segment can match them.
     for (number, salt) in indexes {
-        disk.fs.remove(&folder.join(index_name_of(number, salt)))?;
+        let path = folder.join(index_name_of(number, salt));
+        if let Err(error) = disk.fs.remove(&path) {
+            tracing::warn!(index = %path.display(), "cannot remove the index of a segment that is gone: {error}");
+        }
     }
     Ok(())
 }
@@ -165,7 +168,7 @@ fn read_segment(
             return Ok(listed);
         }
     }
-    let (found, damaged) = recover_segment(disk, path, &*file, segment.salt, is_last)?;
+    let (found, damaged) = recover_segment(disk, number, segment, path, &*file, is_last)?;
     // What is damaged keeps its segment.
     let replicas = (found.len() + damaged) as u32;
     disk.segments.add(number, Segment { replicas, ..segment });
@@ -182,12 +185,24 @@ fn read_segment(
 /// Everything else in it is removed.
 fn recover_segment(
     disk: &Disk,
+    number: u32,
+    segment: Segment,
     path: &Path,
     file: &dyn File,
-    salt: u64,
     is_last: bool,
 ) -> io::Result<(Vec<(u64, Head)>, usize)> {
+    let salt = segment.salt;
     let found = scan(file, salt, is_last)?;
+    let is_intact = !found.replicas.is_empty()
+        && [&found.damaged, &found.unreadable, &found.left_over].iter().all(|it| it.is_empty())
+        && found.torn.is_empty();
+    if segment.may_have_index && !is_intact {
+        // The next start may be able to read it: it would hide the damage, or bring back what is
+        // removed now.
+        let folder = disk.segments_path();
+        disk.fs.remove(&folder.join(index_name_of(number, salt)))?;
+        disk.fs.sync_dir(&folder)?;
+    }
     let places: BTreeSet<_> = found.damaged.iter().chain(&found.unreadable).collect();
     for at in places {
         tracing::error!(

@@ -229,6 +229,22 @@ async fn segment_with_a_damaged_head_gets_no_index() {
     }
 }
 
+/// An index that could not be read once must not hide the damage that the heads have shown.
+#[tokio::test]
+async fn unreadable_index_of_a_damaged_segment_is_removed() {
+    let (fs, sealed) = closed().await;
+    fs.flip_bit(&segment_files(&fs, "v1")[0], 20, 0).unwrap();
+    fs.fail(&segment_files(&fs, "idx")[0], Operation::Read, EIO);
+    for seed in 2..4 {
+        let (store, read) = open_counted(&fs, seed).await;
+        assert_eq!((read, store.damaged().len()), (1, 1));
+        assert_eq!(store.list(None, 99).await.unwrap(), sealed[1..]);
+        drop(store);
+        fs.heal();
+        fs.crash();
+    }
+}
+
 /// The start does not read the head; every read and verification of the replica does.
 #[tokio::test]
 async fn head_damaged_after_its_index_was_written_is_found_by_a_read() {
@@ -263,6 +279,15 @@ async fn index_of_a_segment_that_is_gone_is_removed() {
         assert!(store.delete(replica.replica()).await.unwrap());
     }
     assert_eq!((segment_files(&fs, "v1").len(), segment_files(&fs, "idx").len()), (0, 0));
+}
+
+#[tokio::test]
+async fn index_of_a_segment_that_is_gone_may_stay() {
+    let (fs, sealed) = closed().await;
+    fs.fail(&segment_files(&fs, "idx")[0], Operation::Write, ENOSPC);
+    fs.remove(&segment_files(&fs, "v1")[0]).unwrap();
+    let (store, read) = open_counted(&fs, 2).await;
+    assert_eq!((read, store.list(None, 99).await.unwrap()), (0, sealed[3..].to_vec()));
 }
 
 #[tokio::test]
