@@ -252,8 +252,7 @@ mod tests {
             (2, 200, 100)
         );
         let text = plan.lines("/a: 3 replicas").join("\n");
-        for part in
-            ["2 files to change", "200 MiB to write", "this fits", "100 MiB to free", "3 min"]
+        for part in ["2 files to change", "200MiB to write", "this fits", "100MiB to free", "3 min"]
         {
             assert!(text.contains(part), "{part}: {text}");
         }
