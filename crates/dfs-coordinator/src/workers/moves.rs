@@ -25,6 +25,7 @@ use crate::workers::WORKER_LEASE;
 use crate::workers::build::build;
 use crate::workers::orders::{self, Built};
 use crate::workers::repair::{is_overtaken, names};
+use crate::workers::spread::holders;
 
 /// Replicas that an order names to build from, at most.
 const SOURCES_MAX: usize = 15;
@@ -244,7 +245,7 @@ fn targets(
     cluster: &Cluster,
 ) -> (Vec<Candidate>, Vec<Candidate>) {
     let on = |replica: &Replica| cluster.node(replica.disk);
-    let holders: BTreeSet<NodeId> = record.replicas.iter().filter_map(on).collect();
+    let holders = holders(record, cluster);
     let health = judge(record, cluster).replicas;
     let staying = record.replicas.iter().zip(health);
     let staying = staying.filter(|(it, health)| health.stays() && ReplicaId::of(it) != from);

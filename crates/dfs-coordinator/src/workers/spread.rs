@@ -86,25 +86,39 @@ impl Places {
     }
 }
 
-/// Returns the replicas of a chunk if it is at rest, and all of them are good and stay where they
-/// are. Others have their own workers.
+/// Returns the replicas of a chunk that stay, if there are as many as wanted and all are good. Chunks
+/// with others have their own workers. Doomed replicas do not matter: those on a failed disk wait
+/// until its node is removed.
 pub(super) fn settled(record: &Chunk, cluster: &Cluster) -> Option<Vec<Held>> {
-    if record.is_tombstone() || record.replicas.len() != usize::from(record.redundancy.target()) {
+    if record.is_tombstone() {
         return None;
     }
     let health = judge(record, cluster).replicas;
     let replicas = record.replicas.iter().zip(health);
-    let held = replicas.map(|(replica, health)| {
-        let is_good = health == ReplicaHealth::Good && replica.part == Part::WHOLE;
-        let node = cluster.node(replica.disk).filter(|_| is_good)?;
-        Some((node, ReplicaId::of(replica)))
-    });
-    held.collect()
+    let staying = replicas.filter(|(replica, _)| !replica.is_doomed());
+    let held: Option<Vec<Held>> = staying
+        .map(|(replica, health)| {
+            let is_good = health == ReplicaHealth::Good && replica.part == Part::WHOLE;
+            let node = cluster.node(replica.disk).filter(|_| is_good)?;
+            Some((node, ReplicaId::of(replica)))
+        })
+        .collect();
+    held.filter(|held| held.len() == usize::from(record.redundancy.target()))
+}
+
+/// Returns the nodes of all replicas of a chunk, doomed ones included: none of them takes another.
+pub(super) fn holders(record: &Chunk, cluster: &Cluster) -> BTreeSet<NodeId> {
+    record.replicas.iter().filter_map(|replica| cluster.node(replica.disk)).collect()
 }
 
 #[cfg(test)]
 mod tests {
-    use dfs_types::{DiskNumber, NodeState, Stamp};
+    use dfs_metadata::chunk_health::{Contact, NodeIntent, NodeLiveness};
+    use dfs_metadata::namespace::{NodeDisk, Replica, ReplicaMark};
+    use dfs_types::{
+        ChunkSeal, Crc32c, DiskId, DiskNumber, Generation, InodeId, NodeState, Redundancy, Sha256,
+        Stamp,
+    };
 
     use super::*;
     use crate::workers::repair::view;
@@ -176,5 +190,55 @@ mod tests {
         let places = Places::new(&views);
         assert!(places.is_worse(&held(&[1, 3]), NodeId(3), NodeId(2)));
         assert!(!places.is_worse(&held(&[1, 3]), NodeId(3), NodeId(4)));
+    }
+
+    /// Returns a cluster of nodes with a disk of the same number each, some of which are lost.
+    fn cluster(nodes: u32, lost: &[u32]) -> Cluster {
+        let mut cluster = Cluster::default();
+        for number in 1..=nodes {
+            let contact = if lost.contains(&number) { Contact::Lost } else { Contact::Responsive };
+            let liveness = NodeLiveness { contact, ..NodeLiveness::default() };
+            let intent =
+                NodeIntent { state: NodeState::Active, is_leaving: false, in_maintenance: false };
+            let disk = NodeDisk::new(DiskNumber(number), DiskId(number.into()));
+            cluster.add_node(NodeId(number.into()), intent, &[disk], &liveness);
+        }
+        cluster
+    }
+
+    /// Returns a record of two copies on disks with these marks.
+    fn record(replicas: &[(u32, ReplicaMark)]) -> Chunk {
+        let replica = |(disk, mark): &(u32, ReplicaMark)| {
+            let id = (DiskNumber(*disk), Part::WHOLE, Stamp(u64::from(*disk)));
+            Replica { mark: *mark, ..Replica::new(id.0, id.1, id.2) }
+        };
+        Chunk {
+            seal: ChunkSeal { length: 5, crc32c: Crc32c(1), sha256: Sha256([0; 32]) },
+            redundancy: Redundancy::Replicated { copies: 2 },
+            policy: 0,
+            replicas: replicas.iter().map(replica).collect(),
+            generation: Generation::FIRST,
+            references: 1,
+            inode: InodeId::ROOT,
+        }
+    }
+
+    #[test]
+    fn chunk_with_doomed_replicas_on_a_lost_disk_is_settled() {
+        use ReplicaMark::{Doomed, Sound};
+        let cluster = cluster(4, &[3]);
+        let repaired = record(&[(1, Sound), (2, Sound), (3, Doomed)]);
+        assert_eq!(settled(&repaired, &cluster), Some(held(&[1, 2])));
+        let all = BTreeSet::from([NodeId(1), NodeId(2), NodeId(3)]);
+        assert_eq!(holders(&repaired, &cluster), all, "node 3 takes no other one");
+        for (replicas, why) in [
+            (&[(1, Sound), (3, Doomed)][..], "one is missing"),
+            (&[(1, Sound), (3, Sound)], "one is lost"),
+            (&[(1, Sound), (2, Sound), (3, Sound)], "one is lost, and surplus"),
+            (&[(1, Sound), (2, Sound), (4, Sound)], "one is surplus"),
+            (&[(1, Sound), (2, ReplicaMark::Bad), (4, Sound)], "one is bad"),
+        ] {
+            assert_eq!(settled(&record(replicas), &cluster), None, "{why}");
+        }
     }
 }

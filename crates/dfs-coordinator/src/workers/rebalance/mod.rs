@@ -35,7 +35,7 @@ use crate::core::Core;
 use crate::metrics::MoveReason;
 use crate::node_liveness::View;
 use crate::workers::moves::{Moved, Mover};
-use crate::workers::spread::{Places, settled};
+use crate::workers::spread::{Places, holders, settled};
 use crate::workers::{DELETION_HELD, orders};
 
 /// Replicas considered per step.
@@ -65,7 +65,7 @@ pub(crate) struct Rebalance {
     is_running: bool,
     unreported: Unreported,
     walks: BTreeMap<NodeId, Walk>,
-    /// Nodes that could take replicas at the last step.
+    /// Nodes with room that gave none at the last step.
     takers: BTreeSet<NodeId>,
     respread: Respread,
     /// Replicas that drain had moved, and when that number was last seen to change.
@@ -187,12 +187,7 @@ impl Rebalance {
             self.handle.set_detail(self.unreported.describe());
             return Ok(Next::After(interval));
         }
-        let takers = nodes.views.iter().filter(|view| !view.is_full).map(|view| view.node);
-        let takers: BTreeSet<NodeId> = takers.collect();
-        if takers != self.takers {
-            self.walks.clear();
-            self.takers = takers;
-        }
+        self.wake(nodes, &givers);
         let rest = |giver: &NodeId| self.walks.get(giver).and_then(|walk| walk.rest(nodes.at));
         let Some(giver) = givers.iter().copied().find(|giver| rest(giver).is_none()) else {
             let detail = match rest(&givers[0]) {
@@ -210,6 +205,19 @@ impl Rebalance {
             return Ok(Next::After(nodes.at.elapsed() * REST_FACTOR));
         }
         self.run(moves, MoveReason::Rebalance).await
+    }
+
+    /// Ends the rest of nodes that give, as soon as another node has become able to take. Their
+    /// positions are kept: a node at its watermark is full and not full in turn.
+    fn wake(&mut self, nodes: &Nodes, givers: &[NodeId]) {
+        self.walks.retain(|giver, _| nodes.views.iter().any(|view| view.node == *giver));
+        let takes = |view: &&View| !view.is_full && !givers.contains(&view.node);
+        let takers: BTreeSet<NodeId> =
+            nodes.views.iter().filter(takes).map(|view| view.node).collect();
+        if !takers.is_subset(&self.takers) {
+            self.walks.values_mut().for_each(Walk::wake);
+        }
+        self.takers = takers;
     }
 
     /// Returns replicas of a node to move, and where to, from the next ones in its list.
@@ -253,10 +261,9 @@ impl Rebalance {
                 |(node, id): &&(NodeId, ReplicaId)| *node == giver && is_named(*id, name, &disks);
             let Some((_, replica)) = held.iter().find(is_it).copied() else { continue };
             let bytes = record.seal.length;
-            let fits = |to: &NodeId| {
-                !held.iter().any(|(node, _)| node == to)
-                    && !nodes.places.is_worse(&held, giver, *to)
-            };
+            let holders = holders(&record, &nodes.cluster);
+            let fits =
+                |to: &NodeId| !holders.contains(to) && !nodes.places.is_worse(&held, giver, *to);
             let mut takers = balance.takers(giver, bytes).into_iter().filter(fits).peekable();
             if takers.peek().is_none() {
                 continue;

@@ -18,8 +18,9 @@ pub(super) struct Walk {
     listed: VecDeque<ReplicaRef>,
     after: Option<ChunkId>,
     is_last: bool,
-    /// A replica to move was found since the beginning of the list.
-    has_found: bool,
+    /// A replica to move was found, or what can be moved has changed, since the beginning of the
+    /// list.
+    walks_again: bool,
     resting: Option<Rest>,
 }
 
@@ -39,7 +40,7 @@ impl Walk {
             listed: VecDeque::new(),
             after: None,
             is_last: false,
-            has_found: false,
+            walks_again: false,
             resting: None,
         }
     }
@@ -78,15 +79,22 @@ impl Walk {
         rest: &[ReplicaRef],
         (now, least): (Instant, Duration),
     ) {
-        self.has_found |= has_found;
+        self.walks_again |= has_found;
         for replica in rest.iter().rev() {
             self.listed.push_front(*replica);
         }
         if self.listed.is_empty() && self.is_last {
             let rest = least.max(now.duration_since(self.began) * REST_FACTOR);
-            let resting = (!self.has_found).then(|| Rest::Stuck(now + rest));
+            let resting = (!self.walks_again).then(|| Rest::Stuck(now + rest));
             *self = Self { resting, ..Self::new(now) };
         }
+    }
+
+    /// Ends the rest of a node whose replicas could not be moved, as more of them may be movable now.
+    /// Those that were passed already are considered in another walk.
+    pub(super) fn wake(&mut self) {
+        self.resting = self.resting.filter(|rest| matches!(rest, Rest::Unlisted(_)));
+        self.walks_again |= self.after.is_some();
     }
 
     /// Starts over after a pause, as the list could not be read.
@@ -154,5 +162,31 @@ mod tests {
                 assert_eq!(walk.rest(until), None);
             }
         }
+    }
+
+    #[test]
+    fn woken_walk_keeps_its_position_and_does_not_rest_at_the_end() {
+        let now = Instant::now();
+        let mut walk = Walk::new(now);
+        walk.add_page(vec![replica(1), replica(2)], false, now);
+        walk.take(1);
+        walk.note(false, &[], (now, LEAST));
+        walk.wake();
+        assert_eq!(walk.take(9), [replica(2)], "the next ones come next");
+        walk.note(false, &[], (now, LEAST));
+        assert_eq!(walk.after(), Some(ChunkId(2)));
+        walk.add_page(Vec::new(), true, now);
+        walk.note(false, &[], (now, LEAST));
+        assert_eq!(walk.rest(now), None, "the first ones were considered before");
+        walk.add_page(vec![replica(1)], true, now);
+        walk.take(9);
+        walk.note(false, &[], (now, LEAST));
+        assert!(walk.rest(now).is_some());
+        walk.wake();
+        assert_eq!(walk.rest(now), None);
+        // A list that could not be read is not read sooner.
+        walk.postpone(now + LEAST);
+        walk.wake();
+        assert_eq!(walk.rest(now), Some(Rest::Unlisted(now + LEAST)));
     }
 }
