@@ -289,7 +289,10 @@ impl Disk {
         let entries =
             marks.iter().filter_map(|it| self.index.find(it.chunk, self.number, it.stamp));
         let segments: BTreeSet<_> = entries.filter_map(|entry| entry.segment()).collect();
-        self.remove_segment_indexes(segments)?;
+        self.change_heads(segments, || self.write_heads(marks))
+    }
+
+    fn write_heads(&self, marks: &[Mark]) -> Result<(), StoreError> {
         let mut touched = BTreeMap::new();
         for Mark { chunk, stamp, state, .. } in marks {
             let Some(entry) = self.index.find(*chunk, self.number, *stamp) else { continue };
@@ -309,9 +312,8 @@ impl Disk {
     }
 
     /// Overwrites the head of a replica with a new state; to be called within a
-    /// [`head_turn`](Self::head_turn), after [removing](Self::remove_segment_indexes) the index of
-    /// its segment. The rest of the head is kept if it is
-    /// intact, otherwise rebuilt from the index.
+    /// [`head_turn`](Self::head_turn), and by [`change_heads`](Self::change_heads) in a segment. The
+    /// rest of the head is kept if it is intact, otherwise rebuilt from the index.
     pub(super) fn write_mark(
         &self,
         file: &dyn File,

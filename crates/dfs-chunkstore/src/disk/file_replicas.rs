@@ -48,9 +48,10 @@ impl Disk {
                 .map_err(|error| self.fault("opening a segment", error))
                 .and_then(|file| {
                     let _turn = self.head_turn();
-                    self.remove_segment_indexes([segment])?;
-                    self.write_mark(&*file, chunk, old, State::Dead)?;
-                    file.sync().map_err(|error| self.sync_fault("deleting a chunk", error))
+                    self.change_heads([segment], || {
+                        self.write_mark(&*file, chunk, old, State::Dead)?;
+                        file.sync().map_err(|error| self.sync_fault("deleting a chunk", error))
+                    })
                 })
                 .map(|()| self.give_back(old)),
         };

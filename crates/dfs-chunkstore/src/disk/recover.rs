@@ -134,7 +134,8 @@ fn recover_segments(disk: &Disk, names: Vec<String>, recovered: &mut Recovered) 
     let last = segments.iter().map(|(number, ..)| *number).max();
     for (number, salt, path) in segments {
         let may_have_index = indexes.contains(&(number, salt));
-        let segment = Segment { salt, replicas: 0, may_have_index, needs_index: true };
+        let (needs_index, is_excluded) = (true, false);
+        let segment = Segment { salt, replicas: 0, may_have_index, needs_index, is_excluded };
         recovered.add_all(read_segment(disk, number, segment, &path, Some(number) == last)?);
         if disk.segments.closed(number).is_some() {
             indexes.remove(&(number, salt));
@@ -171,7 +172,7 @@ fn read_segment(
     let (found, damaged) = recover_segment(disk, number, segment, path, &*file, is_last)?;
     // What is damaged keeps its segment.
     let replicas = (found.len() + damaged) as u32;
-    disk.segments.add(number, Segment { replicas, ..segment });
+    disk.segments.add(number, Segment { replicas, is_excluded: damaged > 0, ..segment });
     let found = found.into_iter().map(|(at, head)| {
         let place = Place::Record { segment: number, page: (at / PAGE as u64) as u32 };
         (head.chunk, Entry::new(disk.number, place, &head))

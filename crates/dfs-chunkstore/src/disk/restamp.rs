@@ -34,13 +34,15 @@ impl Disk {
             let what = "its head is damaged, or another replica is in its place".to_owned();
             StoreError::Damaged { chunk, what }
         })?;
-        self.remove_segment_indexes(old.segment())?;
         let head = Head { stamp: self.stamps.next(), ..head };
-        let written = file.write_at(at, &[head.encode(binding)]);
-        written.map_err(|error| self.fault("marking a chunk", error))?;
-        if !PlantedBug::AdoptWithoutFsync.is_planted() {
-            self.make_durable(&*file, chunk, old)?;
-        }
+        self.change_heads(old.segment(), || {
+            let written = file.write_at(at, &[head.encode(binding)]);
+            written.map_err(|error| self.fault("marking a chunk", error))?;
+            if PlantedBug::AdoptWithoutFsync.is_planted() {
+                return Ok(());
+            }
+            self.make_durable(&*file, chunk, old)
+        })?;
         let restamped = self.index.restamp(chunk, old, head.stamp);
         self.tables.remove((chunk, old.stamp));
         self.files.remove(FileKey::Chunk(chunk, old.stamp));

@@ -13,6 +13,8 @@
 //! - It is written only while no head can change, after everything that was acknowledged is durable,
 //!   and only if it lists every replica that the segment counts. A segment with damaged records
 //!   counts them, so it gets none: each start finds and reports the damage.
+//! - If a change of heads fails, they may differ from what is in memory: the segment gets no file
+//!   until the next start has read them.
 //! - Before a head in the segment changes, its file is removed, durably. Later changes cost nothing,
 //!   until the file is written again: some minutes later, or when the store is closed.
 //!
@@ -154,7 +156,8 @@ impl Disk {
     /// it may change meanwhile. Best effort: without the file, the next start reads the heads.
     pub(super) fn write_segment_index(&self, number: u32, entries: &[(ChunkId, Entry)]) {
         let Some(segment) = self.segments.closed(number) else { return };
-        if entries.is_empty() || entries.len() != segment.replicas as usize {
+        let is_complete = !entries.is_empty() && entries.len() == segment.replicas as usize;
+        if segment.is_excluded || !is_complete {
             return;
         }
         let path = self.segments_path().join(index_name_of(number, segment.salt));
@@ -189,6 +192,10 @@ impl Disk {
                 }
             });
             for (number, entries) in found {
+                if !self.is_locked() {
+                    // Another process may have changed its heads.
+                    return;
+                }
                 self.write_segment_index(number, &entries);
             }
         }
@@ -212,14 +219,22 @@ impl Disk {
         self.write_segment_indexes(&self.segments.without_index());
     }
 
-    /// Removes the index files of these segments, durably, so that heads in them can be changed; to
-    /// be called within the [`head_turn`](Self::head_turn) of the change.
-    pub(super) fn remove_segment_indexes(
+    /// Changes heads in these segments, after removing their index files, durably; to be called
+    /// within the [`head_turn`](Self::head_turn) of the change. If the change fails, the segments get
+    /// no index until the next start.
+    pub(super) fn change_heads(
         &self,
         segments: impl IntoIterator<Item = u32>,
+        change: impl FnOnce() -> Result<(), StoreError>,
     ) -> Result<(), StoreError> {
+        let segments: Vec<_> = segments.into_iter().collect();
+        self.remove_segment_indexes(&segments)?;
+        change().inspect_err(|_| self.segments.exclude(&segments))
+    }
+
+    fn remove_segment_indexes(&self, segments: &[u32]) -> Result<(), StoreError> {
         let mut removed = Vec::new();
-        for number in segments {
+        for &number in segments {
             let Some(segment) = self.segments.closed(number).filter(|it| it.may_have_index) else {
                 continue;
             };

@@ -33,6 +33,9 @@ pub(super) struct Segment {
     pub(super) may_have_index: bool,
     /// True unless its index file matches its heads.
     pub(super) needs_index: bool,
+    /// True if it gets no index file until the next start: records in it are damaged, or its heads
+    /// may differ from what is in memory.
+    pub(super) is_excluded: bool,
 }
 
 struct State {
@@ -80,8 +83,9 @@ impl Segments {
     pub(super) fn without_index(&self) -> Vec<u32> {
         let state = self.lock();
         let active = state.active.as_ref().map(|active| active.number);
-        let due =
-            state.segments.iter().filter(|(number, it)| it.needs_index && Some(**number) != active);
+        let is_due =
+            |number: u32, it: &Segment| it.needs_index && !it.is_excluded && Some(number) != active;
+        let due = state.segments.iter().filter(|(number, it)| is_due(**number, it));
         due.map(|(number, _)| *number).collect()
     }
 
@@ -95,6 +99,16 @@ impl Segments {
         if let Some(segment) = self.lock().segments.get_mut(&number) {
             segment.may_have_index = may_have_index;
             segment.needs_index = needs_index;
+        }
+    }
+
+    /// Excludes segments from getting an index file until the next start.
+    pub(super) fn exclude(&self, numbers: &[u32]) {
+        let mut state = self.lock();
+        for number in numbers {
+            if let Some(segment) = state.segments.get_mut(number) {
+                segment.is_excluded = true;
+            }
         }
     }
 
@@ -139,7 +153,8 @@ impl Segments {
         }
         let active = Active { number, salt, file, end: 0 };
         let mut state = self.lock();
-        let segment = Segment { salt, replicas: 0, may_have_index: false, needs_index: true };
+        let (may_have_index, needs_index, is_excluded) = (false, true, false);
+        let segment = Segment { salt, replicas: 0, may_have_index, needs_index, is_excluded };
         state.segments.insert(number, segment);
         state.active = Some(active.clone());
         Ok(active)

@@ -224,6 +224,11 @@ impl Disk {
         *self.lock.lock().unwrap_or_else(PoisonError::into_inner) = Some(lock);
     }
 
+    /// Returns whether it holds the lock of the directory.
+    pub(super) fn is_locked(&self) -> bool {
+        self.lock.lock().unwrap_or_else(PoisonError::into_inner).is_some()
+    }
+
     /// Releases the lock of the directory, so that it can be opened again.
     pub(super) fn release(&self) {
         self.lock.lock().unwrap_or_else(PoisonError::into_inner).take();

@@ -12,7 +12,7 @@ use dfs_chunkstore::{
 };
 use dfs_types::{ChunkId, DiskState, ErrorCode, SeededRandom};
 
-use crate::support::{config, numbered, states};
+use crate::support::{config, numbered, segment_files, states};
 
 const LARGE: usize = 3 << 20;
 
@@ -262,4 +262,35 @@ async fn d05_disk_that_hangs_at_the_start_is_missing_until_it_answers() {
         store.settle_disk(disks[1]).await.unwrap();
         assert!(store.delete(on_b.replica()).await.unwrap());
     }
+}
+
+/// Once its directory is unlocked, another process may change heads.
+#[tokio::test]
+async fn disk_that_hangs_while_the_store_is_closed_gets_no_more_indexes() {
+    const SMALL: usize = 20 << 10;
+    let fs = HangingFs::new();
+    let random = Arc::new(SeededRandom::new(1));
+    let (shared, pool) = (fs.hooked(), Pool::threads(2));
+    let store = DiskStore::open(config(&["/a"]), shared, pool, random).await.unwrap();
+    let mut sealed = Vec::new();
+    for number in 0..8 {
+        sealed.push(conformance::put(&store, ChunkId(number), SMALL).await.unwrap());
+    }
+    for changed in [0, 3] {
+        assert!(store.delete(sealed[changed].replica()).await.unwrap());
+    }
+    assert_eq!(segment_files(&fs.inner, "v1").len(), 3);
+    assert_eq!(segment_files(&fs.inner, "idx").len(), 0);
+
+    fs.gate.close(Some("/a/segments"));
+    store.close(Duration::from_millis(50)).await;
+    fs.gate.close(None);
+    let HangingFs { inner, gate } = fs;
+    let in_use = Arc::downgrade(&gate);
+    drop((store, gate));
+    while in_use.strong_count() > 0 {
+        tokio::task::yield_now().await;
+    }
+    let written = segment_files(&inner, "idx").len();
+    assert!(written <= 1, "{written} were written, not only the one in progress");
 }

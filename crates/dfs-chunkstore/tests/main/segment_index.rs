@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
-use dfs_chunkstore::sim::{Operation, SimFs};
+use dfs_chunkstore::sim::{Operation, SimFs, Synced};
 use dfs_chunkstore::{
     ChunkStore as _, DiskStore, Fs, FsCall, FsHook, FullSpeed, HookedFs, IdentityStore as _,
     Opening, Pool, SealedChunk, StoreError, conformance,
@@ -242,6 +242,30 @@ async fn unreadable_index_of_a_damaged_segment_is_removed() {
         drop(store);
         fs.heal();
         fs.crash();
+    }
+}
+
+/// A change that fails may have changed the head nevertheless.
+#[tokio::test]
+async fn segment_gets_no_index_after_a_failed_change_of_a_head() {
+    for is_restamped in [false, true] {
+        let (fs, sealed) = closed().await;
+        let (store, _) = open_counted(&fs, 2).await;
+        fs.fill_next_sync(Synced::File);
+        let replica = sealed[0].replica();
+        let failed = if is_restamped {
+            store.restamp(replica).await.map(drop)
+        } else {
+            store.set_aside(replica).await
+        };
+        assert!(matches!(failed, Err(StoreError::NoSpace(_))), "{failed:?}");
+        store.close(Duration::from_secs(1)).await;
+        assert_eq!(segment_files(&fs, "idx").len(), 2);
+        let (store, read) = open_counted(&fs, 3).await;
+        assert_eq!(read, 1);
+        let found = store.list(None, 99).await.unwrap();
+        assert_ne!(found[0], sealed[0], "the head was changed");
+        assert_eq!(found[1..], sealed[1..]);
     }
 }
 
