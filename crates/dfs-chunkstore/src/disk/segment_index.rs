@@ -42,8 +42,13 @@ const VERSION: u16 = 1;
 const HEADER: usize = MAGIC.len() + 2 + 4 + 8 + 8 + 4;
 const ENTRY: usize = 16 + 8 + 4 + 8 + 4 + 2 + 1;
 const CRC: usize = 4;
-/// Segments whose entries are collected at once.
-const COLLECTED: usize = 4;
+/// Segments whose entries one walk over all replicas collects. Changes of heads wait until the files
+/// of all of them are written.
+const SEGMENTS_OF_WALK_MAX: usize = 256;
+/// Entries that one walk collects, unless a single segment has more.
+const ENTRIES_OF_WALK_MAX: u32 = 200_000;
+/// Walks in one round that writes outdated files.
+const WALKS_OF_ROUND_MAX: usize = 4;
 /// Time between two rounds that write the files that changed heads have outdated.
 const WRITE_AGAIN_AFTER: Duration = Duration::from_mins(5);
 
@@ -129,6 +134,22 @@ fn decode(bytes: &[u8], segment: SegmentId, disk: u16) -> Option<Vec<(ChunkId, E
     Some(entries)
 }
 
+/// Divides segments, each with its number of replicas, among walks.
+fn walks(segments: impl IntoIterator<Item = (u32, u32)>) -> Vec<Vec<u32>> {
+    let (mut walks, mut room) = (Vec::<Vec<u32>>::new(), 0);
+    for (number, replicas) in segments {
+        let fits = |walk: &&mut Vec<u32>| replicas <= room && walk.len() < SEGMENTS_OF_WALK_MAX;
+        if let Some(walk) = walks.last_mut().filter(fits) {
+            walk.push(number);
+            room -= replicas;
+        } else {
+            walks.push(vec![number]);
+            room = ENTRIES_OF_WALK_MAX.saturating_sub(replicas);
+        }
+    }
+    walks
+}
+
 impl Disk {
     /// Returns the replicas in a segment according to its index file; `None` if there is no valid
     /// one, so that the heads must be read.
@@ -178,12 +199,19 @@ impl Disk {
 
     /// Writes the index files of these segments, as far as they are closed.
     pub(super) fn write_segment_indexes(&self, segments: &[u32]) {
-        for some in segments.chunks(COLLECTED) {
+        self.write_some_indexes(segments, usize::MAX);
+    }
+
+    /// Like [`Self::write_segment_indexes`], with at most this many walks over all replicas.
+    fn write_some_indexes(&self, segments: &[u32], walks_max: usize) {
+        let sized =
+            segments.iter().filter_map(|it| Some((*it, self.segments.closed(*it)?.replicas)));
+        for walk in walks(sized).into_iter().take(walks_max) {
             if self.is_out_of_service() {
                 return;
             }
             let _turn = self.head_turn();
-            let mut found: BTreeMap<_, _> = some.iter().map(|it| (*it, Vec::new())).collect();
+            let mut found: BTreeMap<_, _> = walk.into_iter().map(|it| (it, Vec::new())).collect();
             self.index.for_each_on(self.number, |chunk, entry| {
                 if let Place::Record { segment, .. } = entry.place
                     && let Some(entries) = found.get_mut(&segment)
@@ -201,7 +229,8 @@ impl Disk {
         }
     }
 
-    /// Writes the index files that changed heads have outdated, when that is due.
+    /// Writes index files that changed heads have outdated, when that is due. Later rounds write what
+    /// is beyond the limit of one.
     pub(super) fn write_outdated_indexes(&self, now: Instant) {
         {
             let mut due = self.indexes_due();
@@ -210,7 +239,7 @@ impl Disk {
             }
             *due = Some(now + WRITE_AGAIN_AFTER);
         }
-        self.write_segment_indexes(&self.segments.without_index());
+        self.write_some_indexes(&self.segments.without_index(), WALKS_OF_ROUND_MAX);
     }
 
     /// Closes the active segment, and writes all index files that are missing.
@@ -307,6 +336,19 @@ mod tests {
         ] {
             assert_eq!(decode(&bytes, other, 2), None, "{other:?}");
         }
+    }
+
+    #[test]
+    fn walk_is_shared_by_segments_up_to_its_limits() {
+        let sizes = |segments: &[u32]| -> Vec<_> {
+            walks((0..).zip(segments.iter().copied())).iter().map(Vec::len).collect()
+        };
+        assert_eq!(sizes(&[]), []);
+        assert_eq!(sizes(&[10; 2 * SEGMENTS_OF_WALK_MAX + 1]), [256, 256, 1]);
+        assert_eq!(sizes(&[ENTRIES_OF_WALK_MAX / 2; 5]), [2, 2, 1]);
+        let too_large = ENTRIES_OF_WALK_MAX + 1;
+        assert_eq!(sizes(&[1, too_large, 1, 1]), [1, 1, 2]);
+        assert_eq!(walks([(7, 1), (5, 1), (9, too_large)]), [vec![7, 5], vec![9]]);
     }
 
     #[test]
