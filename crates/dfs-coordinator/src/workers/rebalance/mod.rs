@@ -149,7 +149,8 @@ impl Rebalance {
         }
         let heard = |view: &View| Some((view.node, nodes.at.checked_sub(view.last_heard?)?));
         let heard = nodes.views.iter().filter_map(heard).collect();
-        self.unreported.settle(&heard, self.core.settings.heartbeat_interval() * HEARTBEATS);
+        let delay = self.core.settings.heartbeat_interval() * HEARTBEATS;
+        self.unreported.settle(&heard, &nodes.cluster, delay);
         Ok(())
     }
 

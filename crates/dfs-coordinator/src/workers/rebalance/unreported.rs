@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use dfs_metadata::chunk_health::{Cluster, DiskHealth};
 use dfs_metadata::namespace::{Chunk, ReplicaId};
 use dfs_types::{ChunkId, NodeId, counted};
 use tokio::time::Instant;
@@ -78,15 +79,22 @@ impl Unreported {
     }
 
     /// Forgets what was reported: `heard` is the time of the last heartbeat of each node that takes
-    /// part. One may have been composed `delay` before it was received.
-    pub(super) fn settle(&mut self, heard: &BTreeMap<NodeId, Instant>, delay: Duration) {
+    /// part. One may have been composed `delay` before it was received. Replicas on lost disks are
+    /// forgotten too: nodes do not report what these hold, and may never delete it.
+    pub(super) fn settle(
+        &mut self,
+        heard: &BTreeMap<NodeId, Instant>,
+        cluster: &Cluster,
+        delay: Duration,
+    ) {
         let is_open =
             |node: NodeId, at: Instant| heard.get(&node).is_some_and(|heard| *heard < at + delay);
         self.arrived.retain(|it| is_open(it.node, it.at));
+        let is_lost = |disk| cluster.disk(disk) == DiskHealth::Lost;
         let takes_part: BTreeSet<NodeId> = heard.keys().copied().collect();
         self.left.retain(|it| match it.deleted {
             Some(at) => is_open(it.node, at),
-            None => takes_part.contains(&it.node),
+            None => takes_part.contains(&it.node) && !is_lost(it.replica.disk),
         });
     }
 

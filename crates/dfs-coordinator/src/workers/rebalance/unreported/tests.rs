@@ -1,6 +1,8 @@
-use dfs_metadata::namespace::{Replica, ReplicaMark};
+use dfs_metadata::chunk_health::{Contact, DiskFault, NodeIntent, NodeLiveness};
+use dfs_metadata::namespace::{NodeDisk, Replica, ReplicaMark};
 use dfs_types::{
-    ChunkSeal, Crc32c, DiskNumber, Generation, InodeId, Part, Redundancy, Sha256, Stamp,
+    ChunkSeal, Crc32c, DiskId, DiskNumber, Generation, InodeId, NodeState, Part, Redundancy,
+    Sha256, Stamp,
 };
 
 use super::*;
@@ -43,10 +45,10 @@ fn moves_count_until_they_are_reported() {
     unreported.add(&moved(2), at(10));
     assert_eq!(used(&unreported), (80, 120));
     // A heartbeat that was on its way proves nothing.
-    unreported.settle(&heard(11, 11), DELAY);
+    unreported.settle(&heard(11, 11), &Cluster::default(), DELAY);
     assert_eq!(used(&unreported), (80, 120));
     // That of the taker includes its new replicas, but the old ones are not deleted yet.
-    unreported.settle(&heard(12, 12), DELAY);
+    unreported.settle(&heard(12, 12), &Cluster::default(), DELAY);
     assert_eq!(used(&unreported), (80, 100));
     assert_eq!(unreported.undeleted(), [ChunkId(1), ChunkId(2)]);
     let mut doomed = record();
@@ -55,16 +57,16 @@ fn moves_count_until_they_are_reported() {
     unreported.note_records(&records, at(20));
     assert_eq!(unreported.undeleted(), [ChunkId(2)]);
     assert_eq!(unreported.describe(), "waiting for the deletion of 1 moved replica");
-    unreported.settle(&heard(21, 21), DELAY);
+    unreported.settle(&heard(21, 21), &Cluster::default(), DELAY);
     assert_eq!(used(&unreported), (80, 100));
-    unreported.settle(&heard(22, 22), DELAY);
+    unreported.settle(&heard(22, 22), &Cluster::default(), DELAY);
     assert_eq!(used(&unreported), (90, 100));
     let mut deleted = record();
     deleted.replicas[0].stamp = Stamp(2);
     unreported.note_records(&BTreeMap::from([(ChunkId(2), Some(deleted))]), at(30));
     assert_eq!(unreported.describe(), "waiting for reports of what was moved");
     assert!(!unreported.is_empty());
-    unreported.settle(&heard(32, 32), DELAY);
+    unreported.settle(&heard(32, 32), &Cluster::default(), DELAY);
     assert!(unreported.is_empty());
 }
 
@@ -73,9 +75,9 @@ fn nodes_that_take_no_part_are_forgotten() {
     let now = Instant::now();
     let mut unreported = Unreported::default();
     unreported.add(&moved(1), now);
-    unreported.settle(&BTreeMap::from([(NodeId(1), now)]), DELAY);
+    unreported.settle(&BTreeMap::from([(NodeId(1), now)]), &Cluster::default(), DELAY);
     assert_eq!(used(&unreported), (90, 100));
-    unreported.settle(&BTreeMap::new(), DELAY);
+    unreported.settle(&BTreeMap::new(), &Cluster::default(), DELAY);
     assert!(unreported.is_empty());
 }
 
@@ -87,4 +89,22 @@ fn undeleted_replicas_are_bounded() {
         unreported.add(&moved(chunk as u128), Instant::now());
     }
     assert!(unreported.is_full());
+}
+
+#[test]
+fn replicas_on_lost_disks_do_not_wait_for_deletion() {
+    let now = Instant::now();
+    let mut unreported = Unreported::default();
+    let elsewhere = ReplicaId { disk: DiskNumber(2), ..moved(2).replica };
+    unreported.add(&moved(1), now);
+    unreported.add(&Move { replica: elsewhere, ..moved(2) }, now);
+    let mut cluster = Cluster::default();
+    let disks = [1, 2].map(|number| NodeDisk::new(DiskNumber(number), DiskId(number.into())));
+    let disks_at = BTreeMap::from([(DiskId(1), DiskFault::Lost), (DiskId(2), DiskFault::Slow)]);
+    let liveness = NodeLiveness { contact: Contact::Responsive, disks: disks_at };
+    let state = NodeState::Active;
+    let intent = NodeIntent { state, is_leaving: false, in_maintenance: false };
+    cluster.add_node(NodeId(1), intent, &disks, &liveness);
+    unreported.settle(&BTreeMap::from([(NodeId(1), now)]), &cluster, DELAY);
+    assert_eq!(unreported.undeleted(), [ChunkId(2)]);
 }
