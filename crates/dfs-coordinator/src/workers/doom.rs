@@ -14,13 +14,15 @@ use crate::core::Core;
 use crate::verdicts;
 
 /// Dooms replicas of a chunk, which the worker has claimed, once one of `kept` was read end to end
-/// since the record was read; the first that can be is read. Returns the new record; `None` when a
-/// step failed or the record has changed.
+/// since the record was read; the first that can be is read. That may take as long as the worker is
+/// paused, so nothing is doomed unless it `is_still_right` then. Returns the new record; `None` when it
+/// is not, a step failed or the record has changed.
 pub(super) async fn doom(
     (core, lease, handle): (&Core, &LeaseGrant, &Handle),
     (chunk, record): (ChunkId, &Chunk),
     doomed: &[ReplicaId],
     kept: &[ReplicaId],
+    is_still_right: impl Fn() -> bool + Send,
 ) -> Result<Option<Chunk>, Error> {
     let (namespace, fence) = (&core.namespace, lease.fence(WORKER_LEASE));
     let (scope, fence) = (Scope::internal(), Some(&fence));
@@ -31,15 +33,20 @@ pub(super) async fn doom(
         let name = orders::replica_ref(chunk, *replica, at.disk);
         handle.take(record.seal.length).await;
         match orders::verify(core, at.node, name, record).await {
+            Ok((_, Some(_))) if !is_still_right() => return Ok(None),
             Ok((_, Some(proof))) => {
                 let doom = Some(Doom { replicas: doomed, kept: &proof });
                 let swapped =
                     namespace.swap_replicas(scope, chunk, record.generation, &[], doom, fence);
-                return match swapped.await {
-                    Ok(record) => Ok(Some(record)),
-                    Err(error) if is_overtaken(&error) => Ok(None),
-                    Err(error) => Err(Error::metadata("dooming replicas")(error)),
-                };
+                match swapped.await {
+                    Ok(record) => return Ok(Some(record)),
+                    Err(error) if is_overtaken(&error) => return Ok(None),
+                    // The node is being removed, for instance; another replica may do.
+                    Err(error @ dfs_metadata::Error::BadProof { .. }) => {
+                        warn!(%chunk, node = %at.node, %error, "a verified replica does not count");
+                    }
+                    Err(error) => return Err(Error::metadata("dooming replicas")(error)),
+                }
             }
             Ok((verdict, None)) => {
                 let evidence = Evidence::ReadAgain;

@@ -12,7 +12,7 @@
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
-use dfs_types::{Access, ChunkId, FileKind, InodeId, Redundancy, Replication, Scope};
+use dfs_types::{Access, ChunkId, FileKind, InodeId, Redundancy, Replication, Revision, Scope};
 
 use super::policies::Policies;
 use super::transaction::{Attempt, Transaction};
@@ -63,7 +63,7 @@ impl Namespace {
                     Some(key) => (inodes, chunks) = tx.step_pending(key).await?,
                     None => tx.end_pending().await?,
                 }
-            } else if let Some(sweep) = tx.peek::<PolicySweep>(&keys::POLICY_SWEEP).await? {
+            } else if let Some(sweep) = tx.peek_versioned(&keys::POLICY_SWEEP).await? {
                 return self.step_sweep(scope, sweep, fence).await;
             } else {
                 return Ok(PolicyStep::Idle);
@@ -79,7 +79,7 @@ impl Namespace {
     async fn step_sweep(
         &self,
         scope: &Scope,
-        sweep: PolicySweep,
+        (sweep, version): (PolicySweep, Revision),
         fence: Option<&Condition>,
     ) -> Result<PolicyStep, Error> {
         let tx = self.begin().await?;
@@ -89,8 +89,9 @@ impl Namespace {
         for tries in 0..TRIES {
             self.pause_before(tries).await;
             let mut tx = self.begin_fenced(fence).await?;
-            // Another default begins a new pass.
-            if tx.get::<PolicySweep>(&keys::POLICY_SWEEP).await?.as_ref() == Some(&sweep) {
+            // Another default begins a new pass, which may be at the same position.
+            tx.get::<PolicySweep>(&keys::POLICY_SWEEP).await?;
+            if tx.expected(&keys::POLICY_SWEEP) == Some(version) {
                 match &page.next {
                     Some(next) => {
                         tx.put(keys::POLICY_SWEEP, &PolicySweep { after: next.key() });

@@ -245,7 +245,11 @@ impl ChunkRepair {
         let readable = record.replicas.iter().zip(health).filter(|(_, it)| it.is_readable());
         let readable: Vec<_> = readable.map(|(replica, _)| ReplicaId::of(replica)).collect();
         let on = (&*self.core, &self.lease, &*self.handle);
-        match doom(on, (chunk, &record), &replaced, &readable).await? {
+        let is_still_right = || {
+            let now = self::replaced(&record, &self.cluster(), 0);
+            self.core.background.held().is_none() && now == replaced
+        };
+        match doom(on, (chunk, &record), &replaced, &readable, is_still_right).await? {
             Some(record) => Ok(self.ended(&record, RepairOutcome::Done)),
             None => Ok(self.ended(&record, RepairOutcome::Failed)),
         }

@@ -81,7 +81,12 @@ impl Trim {
         let Some(record) = records.into_iter().flatten().next() else { return Ok(0) };
         let Some(Surplus { doomed, kept }) = self.surplus(&record) else { return Ok(0) };
         let on = (&*self.core, &self.lease, &*self.handle);
-        let trimmed = doom(on, (chunk, &record), &doomed, &kept).await?;
+        let is_still_right = || {
+            let surplus = self.surplus(&record);
+            self.core.background.held().is_none()
+                && surplus.is_some_and(|surplus| surplus.doomed == doomed)
+        };
+        let trimmed = doom(on, (chunk, &record), &doomed, &kept, is_still_right).await?;
         Ok(trimmed.map_or(0, |_| doomed.len()))
     }
 
