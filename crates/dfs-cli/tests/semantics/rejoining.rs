@@ -99,9 +99,13 @@ async fn s30_second_node_with_the_same_disk_image_stays_out_while_the_first_live
     let id = first["id"].as_str().unwrap();
     let command = format!("dfs node readmit {id}");
     assert!(wait_until(MINUTE, || second.log().contains(&command)), "{}", second.log());
-    let refused = cluster.dfs(["node", "readmit", id, "--yes"]);
-    assert_eq!(exit_code(&refused), 4, "{}", stderr(&refused));
-    assert!(stderr(&refused).contains("sends heartbeats"), "{}", stderr(&refused));
+    // A coordinator that has just started does not know yet.
+    let readmit = || cluster.dfs(["node", "readmit", id, "--yes"]);
+    let is_refused = || {
+        let refused = readmit();
+        exit_code(&refused) == 4 && stderr(&refused).contains("sends heartbeats")
+    };
+    assert!(wait_until(MINUTE, is_refused), "{}", stderr(&readmit()));
     put(&client, "/another", noise(1_000_000, 2)).await.unwrap();
     cluster.wait_for_full_replication(MINUTE);
     let now = node_at(&cluster, 0).unwrap();

@@ -40,10 +40,10 @@ async fn s16_disks_identify_their_node() {
     assert!(wait_until(Duration::from_secs(20), is_back), "{}", cluster.datanodes[0].log());
     cluster.wait_for_active(3);
     assert_eq!(nodes(&cluster), before);
-    // The image is older than the disk now, and is refused while its node lives.
+    // The image is older than the disk now, and is refused.
     let mut stranger = cluster.datanode_at(7, &image);
     cluster.start_server(&mut stranger);
-    let is_refused = || stranger.log().contains("another process");
+    let is_refused = || stranger.log().contains("all of them are older copies");
     assert!(wait_until(Duration::from_secs(20), is_refused), "{}", stranger.log());
     assert_eq!(stranger.http_get("/readyz").0, 503);
     assert_eq!(nodes(&cluster), before);
