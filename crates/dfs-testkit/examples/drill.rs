@@ -9,6 +9,9 @@ use dfs_testkit::drills::{gc, repair};
 const USAGE: &str =
     "usage: drill DFS (repair [--small N] [--large N] | gc [--orphans N] [--minutes M])";
 
+/// Time for which users are watched before a loss.
+const QUIET: Duration = Duration::from_secs(15);
+
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     match drill(&arguments) {
@@ -34,7 +37,8 @@ fn drill(arguments: &[String]) -> Option<Result<String, String>> {
     match name.as_str() {
         "repair" => {
             let [small, large] = values(flags, [("--small", 20_000.0), ("--large", 20.0)])?;
-            let options = repair::Options { binary, small: small as usize, large: large as usize };
+            let (small, large) = (small as usize, large as usize);
+            let options = repair::Options { binary, small, large, quiet: QUIET };
             Some(repair::run(&options).map(|report| report.to_string()))
         }
         "gc" => {

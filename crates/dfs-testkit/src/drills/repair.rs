@@ -20,8 +20,6 @@ use crate::process::{Cluster, Settings, wait_until};
 
 /// Time within which everything must be repaired.
 const REPAIRED_WITHIN: Duration = Duration::from_mins(20);
-/// Time for which the users are watched before the loss.
-const QUIET: Duration = Duration::from_secs(15);
 const NODES: usize = 4;
 
 /// Parameters of a run.
@@ -33,6 +31,8 @@ pub struct Options {
     pub small: usize,
     /// Number of large chunks, a multiple of 4.
     pub large: usize,
+    /// Time for which the users are watched before the loss.
+    pub quiet: Duration,
 }
 
 /// One lost node.
@@ -122,7 +122,7 @@ pub fn run(options: &Options) -> Result<Report, String> {
 
     let users = Users::start(drill.runtime.handle(), &drill.client);
     let watched = Instant::now();
-    wait_until(QUIET, || watched.elapsed() >= QUIET);
+    wait_until(options.quiet, || watched.elapsed() >= options.quiet);
     let before = users.take_waits();
     let third = drill.lose_noticed(2, || drop(users.take_waits()));
     let during = users.take_waits();
