@@ -20,6 +20,8 @@ const INTERNAL: &[&str] = &[
     "dfs-metadata/src/namespace/gc_floor.rs",
     // Tests run by other crates.
     "dfs-metadata/src/conformance",
+    // The simulation, which is never shipped.
+    "dfs-testkit/src/sim",
 ];
 
 /// Files that create the scopes of callers.
