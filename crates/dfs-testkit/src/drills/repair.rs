@@ -20,6 +20,8 @@ use crate::process::{Cluster, Settings, wait_until};
 
 /// Time within which everything must be repaired.
 const REPAIRED_WITHIN: Duration = Duration::from_mins(20);
+/// Time within which a user's turn must end.
+const TURN_WITHIN: Duration = Duration::from_secs(30);
 const NODES: usize = 4;
 
 /// Parameters of a run.
@@ -125,7 +127,12 @@ pub fn run(options: &Options) -> Result<Report, String> {
     wait_until(options.quiet, || watched.elapsed() >= options.quiet);
     let before = users.take_waits();
     let third = drill.lose_noticed(2, || drop(users.take_waits()));
-    let during = users.take_waits();
+    // Repair may take less time than a turn.
+    let mut during = users.take_waits();
+    wait_until(TURN_WITHIN, || {
+        during.extend(users.take_waits());
+        !during.is_empty()
+    });
     let users = drill.runtime.block_on(users.stop());
     let third = third?;
     users?;
