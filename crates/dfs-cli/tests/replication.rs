@@ -122,7 +122,7 @@ async fn s33_changed_replication_reaches_every_file_while_files_are_written_and_
     assert!(stderr(&refused).contains("to free"), "the plan: {}", stderr(&refused));
     cluster.dfs_ok(["set-replication", "--default", "2", "--yes"]);
     let settled = async |of: fn(&str) -> usize| {
-        // Of the files that exist now; the load goes on.
+        // Of the files that exist now; the load continues.
         let existing: Files = Arc::new(Mutex::new(files.lock().unwrap().clone()));
         let deadline = Instant::now() + DEADLINE;
         loop {

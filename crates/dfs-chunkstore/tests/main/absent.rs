@@ -195,7 +195,7 @@ async fn crash_while_a_node_rejoins_leaves_no_disk_in_full_service_with_the_new_
             assert_eq!(states(&store), [DiskState::Returning; 2], "{failing}");
             assert_eq!(store.identity().registration, Some(numbered(9)));
             let store = reopen(&fs, store, &[failing], 3).await;
-            assert_eq!(states(&store), [DiskState::Returning], "the start has told it");
+            assert_eq!(states(&store), [DiskState::Returning], "known from the start");
             assert_eq!(store.identity().registration, Some(numbered(9)));
         }
     }

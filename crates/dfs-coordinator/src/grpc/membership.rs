@@ -93,7 +93,7 @@ async fn register(
         }
         failure::of(&error)
     };
-    // What is refused for good is refused as such, whatever else lives: it must stop vouching.
+    // A permanent refusal comes first: such a process must stop issuing receipts.
     let checked = core.namespace.check_registration(&caller.scope(), &registration).await;
     let is_current = match checked {
         Ok(is_current) => is_current,

@@ -89,7 +89,7 @@ async fn process_at_another_address_replaces_a_killed_one_once_it_is_silent() {
     second.beat().await;
     assert!(!second.must_register());
     let late = first.register("secret").await;
-    assert_eq!(refused(late), ErrorCode::WrongCluster, "it must stop to vouch for its disks");
+    assert_eq!(refused(late), ErrorCode::WrongCluster, "it must stop issuing receipts");
 }
 
 #[tokio::test]

@@ -6,7 +6,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use dfs_coordinator::Settings;
-use dfs_metadata::engine::Engine;
 use dfs_metadata::memory::MemoryEngine;
 use dfs_proto::v1;
 use dfs_proto::v1::set_worker_request::Change;
@@ -201,18 +200,7 @@ async fn nothing_is_moved_while_deletion_is_on_hold() {
     let mut cluster = Cluster::with_capacities(&[CAPACITY; 3]).await;
     let files = cluster.put_files(50, &[1, 2, 3]).await;
     cluster.add_node(4).await.set_capacity(CAPACITY);
-    cluster.stop().await;
-    let target: Arc<dyn Engine> = Arc::new(MemoryEngine::new());
-    eventually("the lease of the coordinator has expired", || async {
-        dfs_metadata::migrate::migrate(&*cluster.engine, &*target, &|_| {}).await.is_ok()
-    })
-    .await;
-    cluster.start_again(target).await;
-    for node in cluster.nodes.values() {
-        node.silence();
-        node.register("secret").await.unwrap();
-        node.beat().await;
-    }
+    cluster.restore().await;
     eventually("there is a lease holder", || async {
         cluster.set_worker("rebalance", pause(Duration::ZERO)).await.is_ok()
     })

@@ -336,18 +336,7 @@ async fn nothing_is_deleted_after_a_restore_before_it_is_acknowledged() {
     let mut cluster = Cluster::with(settings, Arc::new(MemoryEngine::new()), 3).await;
     let chunk = abandoned(&cluster).await;
     let deleted = cluster.put("/file", b"data", &[1, 2, 3]).await;
-    cluster.stop().await;
-    let target: Arc<dyn dfs_metadata::engine::Engine> = Arc::new(MemoryEngine::new());
-    eventually("the lease of the coordinator has expired", || async {
-        dfs_metadata::migrate::migrate(&*cluster.engine, &*target, &|_| {}).await.is_ok()
-    })
-    .await;
-    cluster.start_again(target).await;
-    for node in cluster.nodes.values() {
-        node.silence();
-        node.register("secret").await.unwrap();
-        node.beat().await;
-    }
+    cluster.restore().await;
     let request = v1::DeleteRequest {
         target: Some(v1::Target::of_path("/file")),
         now: true,

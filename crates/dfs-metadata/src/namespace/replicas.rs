@@ -368,7 +368,7 @@ impl Transaction {
             Err(Error::Damaged { .. }) => None,
             node => node?,
         };
-        let counts = |node: &Node| node.vouches_under(registration);
+        let counts = |node: &Node| node.counts_under(registration);
         let Some(node) = node.filter(counts) else { return Ok(None) };
         // A disk missing from the node's last registration does not count.
         Ok(node.disk_number(disk).map(|disk| (node, disk)))

@@ -149,7 +149,7 @@ impl Node {
     }
 
     /// Returns whether its statements under this registration count.
-    pub(crate) fn vouches_under(&self, registration: RegistrationNumber) -> bool {
+    pub(crate) fn counts_under(&self, registration: RegistrationNumber) -> bool {
         let newest = self.pending.max(self.confirmed);
         self.may_hold_replicas() && (self.counts_from..=newest).contains(&registration)
     }

@@ -299,7 +299,7 @@ async fn readmitted_old_image_joins_with_its_disks_returning() {
     let joined = namespace.confirm_registration(scope, NEW, joined.number).await.unwrap();
     for (registration, counts) in [(old, false), (newest, false), (joined.confirmed.0, true)] {
         let registration = RegistrationNumber(registration);
-        assert_eq!(joined.vouches_under(registration), counts, "{registration}");
+        assert_eq!(joined.counts_under(registration), counts, "{registration}");
     }
     for late in [old, newest] {
         let refused = namespace.register(scope, &returning(&fixture, NEW, late), true).await;
