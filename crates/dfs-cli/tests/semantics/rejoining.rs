@@ -138,9 +138,11 @@ async fn s31_node_that_restored_metadata_does_not_know_joins_and_nothing_is_dele
     for file in 0..20 {
         put(&client, &format!("/{file}"), noise(100_000, file)).await.unwrap();
     }
-    let chunks = || node_at(&cluster, 1).and_then(|node| node["disks"][0]["chunks"].as_u64());
-    assert!(wait_until(MINUTE, || chunks() > Some(0)), "some of them are on the second node");
-    let held = chunks();
+    let chunks_at = |node| node_at(&cluster, node).and_then(|n| n["disks"][0]["chunks"].as_u64());
+    let all = || Some(chunks_at(0)? + chunks_at(1)?) == Some(21);
+    assert!(wait_until(MINUTE, all), "heartbeats report every chunk: {:?}", cluster.status());
+    let held = chunks_at(1);
+    assert!(held > Some(0), "some of them are on the second node");
     cluster.coordinator.terminate(MINUTE);
     copy(&backup, &metadata);
     cluster.start_coordinator();
