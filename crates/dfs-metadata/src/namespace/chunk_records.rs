@@ -301,6 +301,7 @@ impl Transaction {
     }
 }
 
-fn record_keys(chunks: &[ChunkId]) -> Vec<Bytes> {
+/// Returns the keys of chunk records, to read.
+pub(super) fn record_keys(chunks: &[ChunkId]) -> Vec<Bytes> {
     chunks.iter().map(|chunk| ChunkKey::record(*chunk).0).collect()
 }

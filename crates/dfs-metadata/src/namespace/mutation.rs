@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use bytes::Bytes;
+
 use super::transaction::{Attempt, Transaction};
 use super::upload::FinishedUpload;
 use super::{
@@ -42,6 +44,14 @@ impl Mutation<'_> {
             Self::Confirm(_) => "the file to confirm",
         }
     }
+
+    /// Returns keys that an attempt will read and that are known before it.
+    fn known_keys(&self) -> Vec<Bytes> {
+        match self {
+            Self::Confirm(upload) => upload.known_keys(),
+            _ => Vec::new(),
+        }
+    }
 }
 
 impl Namespace {
@@ -54,6 +64,9 @@ impl Namespace {
         for tries in 0..TRIES {
             self.pause_before(tries).await;
             let mut tx = self.begin().await?;
+            let known = mutation.known_keys().into_iter();
+            tx.read_ahead(known.chain(repeat.iter().flat_map(|repeat| repeat.keys())).collect())
+                .await?;
             if let Some(repeat) = repeat
                 && let Some(answer) =
                     super::reply_cache::earlier_answer(&mut tx, repeat, self.now()).await?

@@ -67,6 +67,7 @@ impl Namespace {
         let mut tx = self.begin().await?;
         let target = &request.target;
         let inode = resolve(&mut tx, target, Last::Follow).await?.inode()?;
+        tx.read_ahead(vec![keys::inode(inode), keys::REPLICATION]).await?;
         let found = tx.peek_versioned::<Inode>(&keys::inode(inode)).await?;
         let (record, version) = found.ok_or(Error::Stale(inode))?;
         let target = || target.clone();

@@ -8,6 +8,7 @@
 
 use std::time::Duration;
 
+use bytes::Bytes;
 use dfs_types::{Access, ClientId, Scope, Sha256, Slot, Timestamp};
 
 use super::Namespace;
@@ -31,6 +32,13 @@ pub struct Repeat {
     pub body: Sha256,
 }
 
+impl Repeat {
+    /// Returns the keys that [`earlier_answer`] reads.
+    pub(super) fn keys(&self) -> [Bytes; 2] {
+        [keys::CLIENT_FLOOR, keys::answer(&self.slot)]
+    }
+}
+
 /// Returns the earlier reply to this call, if any. Refuses clients below the floor.
 pub(super) async fn earlier_answer(
     tx: &mut Transaction,
@@ -39,8 +47,8 @@ pub(super) async fn earlier_answer(
 ) -> Result<Option<Answer>, Error> {
     let Slot { client, sequence, .. } = repeat.slot;
     let key = keys::answer(&repeat.slot);
-    let (floor, kept) = tx.get_both::<ClientFloor, Kept>(&keys::CLIENT_FLOOR, &key).await?;
-    let ClientFloor(floor) = floor.unwrap_or_default();
+    let ClientFloor(floor) = tx.get(&keys::CLIENT_FLOOR).await?.unwrap_or_default();
+    let kept = tx.get::<Kept>(&key).await?;
     if client < floor {
         return Err(Error::ClientForgotten { started: client.time(), now });
     }

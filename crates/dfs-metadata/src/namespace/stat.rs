@@ -89,7 +89,9 @@ impl Transaction {
     }
 
     /// Describes an inode; `None` when it is gone.
-    pub(super) async fn stat(&self, inode: InodeId) -> Result<Option<FileStat>, Error> {
+    pub(super) async fn stat(&mut self, inode: InodeId) -> Result<Option<FileStat>, Error> {
+        let known = vec![keys::inode(inode), keys::times(inode), keys::REPLICATION];
+        self.read_ahead(known).await?;
         let Some((record, mut revision)) =
             self.peek_versioned::<Inode>(&keys::inode(inode)).await?
         else {

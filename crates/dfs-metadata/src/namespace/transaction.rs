@@ -16,6 +16,8 @@ use crate::{Error, keys};
 /// reads still hold.
 pub(super) struct Transaction {
     snapshot: Box<dyn Snapshot>,
+    /// What was found under the keys that were [read ahead](Self::read_ahead).
+    ahead: BTreeMap<Bytes, Option<Versioned>>,
     incarnation: Incarnation,
     /// Write level of the writes; the commit requires it to be unchanged.
     format: CurrentFormat,
@@ -42,6 +44,7 @@ impl Namespace {
         let snapshot = self.inner.components.engine.snapshot().await?;
         Ok(Transaction {
             snapshot,
+            ahead: BTreeMap::new(),
             incarnation: self.inner.identity.incarnation,
             format: self.current_format(),
             newest: self.inner.options.level,
@@ -110,33 +113,35 @@ impl Transaction {
         self.format
     }
 
+    /// Reads several keys at once, so that reads of single records that follow need not wait for the
+    /// engine each. Sets no condition.
+    pub(super) async fn read_ahead(&mut self, keys: Vec<Bytes>) -> Result<(), Error> {
+        if keys.is_empty() {
+            return Ok(());
+        }
+        let found = self.snapshot.get_many(&keys).await?;
+        self.ahead.extend(keys.into_iter().zip(found));
+        Ok(())
+    }
+
+    async fn read(&self, key: &Bytes) -> Result<Option<Versioned>, Error> {
+        match self.ahead.get(key) {
+            Some(found) => Ok(found.clone()),
+            None => Ok(self.snapshot.get(key).await?),
+        }
+    }
+
     /// Reads a record without a condition.
     pub(super) async fn peek<R: Record>(&self, key: &Bytes) -> Result<Option<R>, Error> {
-        let found = self.snapshot.get(key).await?;
+        let found = self.read(key).await?;
         found.map(|found| R::decode(key, &found.value, self.newest)).transpose()
     }
 
     /// Reads a record; the commit requires it to be unchanged.
     pub(super) async fn get<R: Record>(&mut self, key: &Bytes) -> Result<Option<R>, Error> {
-        let found = self.snapshot.get(key).await?;
+        let found = self.read(key).await?;
         self.expect(key.clone(), found.as_ref().map(|found| found.version));
         found.map(|found| R::decode(key, &found.value, self.newest)).transpose()
-    }
-
-    /// Reads two records like [`Self::get`], in one read.
-    pub(super) async fn get_both<A: Record, B: Record>(
-        &mut self,
-        first: &Bytes,
-        second: &Bytes,
-    ) -> Result<(Option<A>, Option<B>), Error> {
-        let found = self.snapshot.get_many(&[first.clone(), second.clone()]).await?;
-        let mut found = found.into_iter();
-        let (a, b) = (found.next().flatten(), found.next().flatten());
-        self.expect(first.clone(), a.as_ref().map(|found| found.version));
-        self.expect(second.clone(), b.as_ref().map(|found| found.version));
-        let a = a.map(|found| A::decode(first, &found.value, self.newest)).transpose()?;
-        let b = b.map(|found| B::decode(second, &found.value, self.newest)).transpose()?;
-        Ok((a, b))
     }
 
     /// Reads a record and the version that a condition on it would name.
@@ -144,7 +149,7 @@ impl Transaction {
         &self,
         key: &Bytes,
     ) -> Result<Option<(R, Revision)>, Error> {
-        let found = self.snapshot.get(key).await?;
+        let found = self.read(key).await?;
         let found =
             found.map(|found| Ok((R::decode(key, &found.value, self.newest)?, found.version)));
         found.transpose()

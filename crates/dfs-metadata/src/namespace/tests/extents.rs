@@ -1,13 +1,8 @@
 //! Extents of any length: every byte is found, whatever the lengths and gaps before it.
 
-use std::sync::atomic::AtomicUsize;
-
-use async_trait::async_trait;
 use dfs_types::InodeId;
 
 use super::*;
-use crate::conformance::{ForwardingEngine, ForwardingSnapshot, Read};
-use crate::engine::{Engine, EngineError, Snapshot};
 use crate::keys;
 use crate::namespace::transaction::Attempt;
 use crate::records::extent::Extent;
@@ -15,41 +10,6 @@ use crate::records::inode::{Content, Inode};
 
 /// Extents per commit.
 const AT_ONCE: usize = 90;
-
-/// An engine that counts range reads.
-struct Counting {
-    inner: Arc<MemoryEngine>,
-    ranges: Arc<AtomicUsize>,
-}
-
-#[async_trait]
-impl ForwardingEngine for Counting {
-    fn inner(&self) -> &dyn Engine {
-        &*self.inner
-    }
-
-    async fn forward_snapshot(&self) -> Result<Box<dyn Snapshot>, EngineError> {
-        let (inner, ranges) = (self.inner.snapshot().await?, self.ranges.clone());
-        Ok(Box::new(CountingSnapshot { inner, ranges }))
-    }
-}
-
-struct CountingSnapshot {
-    inner: Box<dyn Snapshot>,
-    ranges: Arc<AtomicUsize>,
-}
-
-#[async_trait]
-impl ForwardingSnapshot for CountingSnapshot {
-    fn inner(&self) -> &dyn Snapshot {
-        &*self.inner
-    }
-
-    async fn before_read(&self, read: Read) -> Result<(), EngineError> {
-        self.ranges.fetch_add(usize::from(read == Read::Range), Ordering::Relaxed);
-        Ok(())
-    }
-}
 
 /// Gives an empty file these extents, all in one chunk.
 async fn write_extents(fixture: &Fixture, at: &str, extents: &[(u64, u64)], size: u64) -> InodeId {
@@ -98,13 +58,7 @@ async fn offset_among_many_small_extents_takes_two_range_reads() {
     let size = extents.last().map_or(0, |(start, length)| start + length);
     let inode = write_extents(&fixture, "/f", &extents, size).await;
 
-    let ranges = Arc::<AtomicUsize>::default();
-    let engine = Arc::new(Counting { inner: fixture.engine.clone(), ranges: ranges.clone() });
-    let (committer, serving) = Committer::new(engine.clone(), std::future::pending());
-    tokio::spawn(serving);
-    let components =
-        Components { engine, committer, clock: fixture.clock.clone(), random: fixture.random() };
-    let namespace = Namespace::open(components, Options::default(), None).await.unwrap();
+    let (namespace, reads) = fixture.counting().await;
     // The first read also loads the disks.
     let request = OpenFile { target: Target::Inode(inode), offset: 0, length: 1, max_extents: 0 };
     namespace.open_file(Scope::internal(), &request).await.unwrap();
@@ -113,9 +67,9 @@ async fn offset_among_many_small_extents_takes_two_range_reads() {
     for offset in offsets {
         let length = 1 + random.below(2_000);
         let request = OpenFile { target: Target::Inode(inode), offset, length, max_extents: 0 };
-        let before = ranges.load(Ordering::Relaxed);
+        let before = reads.ranges();
         let plan = namespace.open_file(Scope::internal(), &request).await.unwrap();
-        assert_eq!(ranges.load(Ordering::Relaxed) - before, 2, "reads for offset {offset}");
+        assert_eq!(reads.ranges() - before, 2, "reads for offset {offset}");
         let found: Vec<_> = plan.extents.iter().map(|e| (e.file_offset, e.length)).collect();
         let first = extents.partition_point(|(start, length)| start + length <= offset);
         let end = extents.partition_point(|(start, _)| *start < offset + length);

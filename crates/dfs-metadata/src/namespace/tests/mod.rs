@@ -2,6 +2,7 @@
 
 mod checking;
 mod chunks;
+mod counting;
 mod extents;
 mod floor;
 mod names;

@@ -55,6 +55,22 @@ async fn file_appears_whole_with_its_chunks() {
 }
 
 #[tokio::test]
+async fn confirm_takes_one_read_however_many_chunks_it_registers() {
+    let fixture = Fixture::new().await;
+    let (namespace, reads) = fixture.counting().await;
+    for (name, chunks) in [("/none", 0), ("/one", 1), ("/many", 18), ("/staged", 24)] {
+        let plan = fixture.plan(name, chunks * CHUNK).await.unwrap();
+        let confirm = fixture.confirm_of(&plan);
+        let before = (reads.keys(), reads.ranges());
+        namespace.confirm(Scope::internal(), &confirm, Some(&fixture.repeat())).await.unwrap();
+        let taken = (reads.keys() - before.0, reads.ranges() - before.1);
+        // What is staged first takes a read of its own, and is listed at the end.
+        let expected = if name == "/staged" { (2, 1) } else { (1, 0) };
+        assert_eq!(taken, expected, "{name}");
+    }
+}
+
+#[tokio::test]
 async fn range_returns_only_the_extents_it_touches() {
     let fixture = Fixture::new().await;
     fixture.put("/f", 10 * CHUNK).await.unwrap();

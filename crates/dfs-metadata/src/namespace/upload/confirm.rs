@@ -1,11 +1,9 @@
 //! The commit that makes a file appear.
 
 use bytes::Bytes;
-use dfs_types::{
-    Access, Attributes, FileKind, Precondition, Replication, Scope, Target, XattrName,
-};
+use dfs_types::{Access, Attributes, FileKind, Precondition, Scope, Target, XattrName};
 
-use super::stage::{Plans, extent_of};
+use super::stage::{KEYS_PER_CHUNK, Plans, extent_of, keys_of_chunks};
 use super::token::Plan;
 use super::{Confirm, Namespace, WrittenChunk};
 use crate::namespace::mutation::Mutation;
@@ -29,8 +27,6 @@ const DIRECT_NODES_MAX: usize = 24;
 /// Maximum number of keys of chunks, and of extended attributes with separate records, in the final
 /// commit.
 const DIRECT_KEYS_MAX: usize = DIRECT_MAX * KEYS_PER_CHUNK;
-/// Maximum number of keys per registered chunk.
-const KEYS_PER_CHUNK: usize = 3;
 /// Extents read at a time.
 const EXTENTS_STEP: usize = 1_000;
 
@@ -121,10 +117,8 @@ impl Namespace {
         if let Some(there) = tx.get::<Inode>(&keys::inode(inode)).await? {
             return self.confirmed_before(tx, upload, &there).await;
         }
-        let (parent, default) = tx
-            .get_both::<Inode, Replication>(&keys::inode(plan.parent), &keys::REPLICATION)
-            .await?;
-        let default = default.ok_or_else(crate::namespace::cluster::no_replication)?;
+        let parent = tx.get::<Inode>(&keys::inode(plan.parent)).await?;
+        let default = tx.expect_default().await?;
         let policy = tx.policy_of_new(plan, parent.as_ref()).await?;
         let replication = tx.replication_under(policy.number, default).await?;
         let chunk_policy = (policy.number, replication);
@@ -284,6 +278,16 @@ impl Namespace {
         pieces.sort_unstable();
         pieces.dedup();
         check_cover(plan, upload.request.size, &mut pieces.into_iter())
+    }
+}
+
+impl FinishedUpload<'_> {
+    /// Returns the keys that a commit of chunks not staged before reads, other than that of a policy.
+    pub(in crate::namespace) fn known_keys(&self) -> Vec<Bytes> {
+        let plan = self.plans.first();
+        let names = [keys::inode(plan.parent), keys::entry(plan.parent, &plan.name)];
+        let chunks = self.chunks.iter().copied();
+        names.into_iter().chain(keys_of_chunks(plan, chunks)).collect()
     }
 }
 

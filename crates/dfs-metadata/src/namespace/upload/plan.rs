@@ -10,7 +10,6 @@ use dfs_types::{
 
 use super::token::Plan;
 use super::{NextPage, Placement, PlanUpload, PlannedChunk, Replan, UploadPlan};
-use crate::namespace::cluster::no_replication;
 use crate::namespace::resolve::{Last, Place, resolve};
 use crate::namespace::{Namespace, Policy};
 use crate::placement::PlacementRequest;
@@ -46,10 +45,9 @@ impl Namespace {
         if place.entry.is_some_and(|entry| entry.kind == FileKind::Directory) {
             return Err(is_directory());
         }
-        let (parent, default) = tx
-            .get_both::<Inode, Replication>(&keys::inode(place.parent), &keys::REPLICATION)
-            .await?;
-        let default = default.ok_or_else(no_replication)?;
+        tx.read_ahead(vec![keys::inode(place.parent), keys::REPLICATION]).await?;
+        let parent = tx.get::<Inode>(&keys::inode(place.parent)).await?;
+        let default = tx.expect_default().await?;
         let (policy, replication) = if let Some(copies) = request.replication_factor {
             let policy = self.number_of(Policy { copies, min_write: None }).await?;
             (policy, Replication { factor: copies, ..default })

@@ -1,13 +1,15 @@
 //! Staging the chunks of an upload that has more of them than one commit can hold.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use bytes::Bytes;
-use dfs_types::{Access, ChunkId, InodeId, Scope, Timestamp};
+use dfs_types::{Access, ChunkId, InodeId, NodeId, Scope, Timestamp};
 
 use super::token::Plan;
 use super::{Namespace, PlannedChunk, WrittenChunk};
 use crate::namespace::TRIES;
+use crate::namespace::chunk_records::record_keys;
 use crate::namespace::transaction::{Attempt, Transaction};
 use crate::records::extent::Extent;
 use crate::records::inode::Inode;
@@ -16,6 +18,8 @@ use crate::{Error, keys};
 
 /// Keys per commit for chunks; the rest is left to the commit's main change.
 const KEYS_MAX: usize = 80;
+/// Maximum number of keys per registered chunk, without those of nodes.
+pub(super) const KEYS_PER_CHUNK: usize = 3;
 /// Lifetime of a staged upload after its last renewal.
 const STAGING_LIFETIME: Duration = Duration::from_hours(1);
 /// Maximum number of tokens per call.
@@ -104,6 +108,9 @@ impl Namespace {
             self.pause_before(tries).await;
             let now = self.expiry_now();
             let mut tx = self.begin().await?;
+            let few = chunks.iter().take(KEYS_MAX / KEYS_PER_CHUNK);
+            let extents = few.clone().map(|written| keys::extent(inode, written.file_offset));
+            tx.read_ahead(keys_of_chunks(plans.first(), few).chain(extents).collect()).await?;
             if tx.get::<Inode>(&keys::inode(inode)).await?.is_some() {
                 // Confirmed meanwhile; a caller that repeats a stage also repeats the confirm.
                 return Ok((chunks.len(), plans.expire()));
@@ -123,7 +130,7 @@ impl Namespace {
             let policy = (policy, tx.replication_under(policy, default).await?);
             let mut staged = 0;
             for written in chunks {
-                if staged > 0 && tx.keys() + 3 + written.receipts.len() > KEYS_MAX {
+                if staged > 0 && tx.keys() + KEYS_PER_CHUNK + written.receipts.len() > KEYS_MAX {
                     break;
                 }
                 if tx.register_chunk(plans.first(), policy, written).await? {
@@ -137,6 +144,19 @@ impl Namespace {
         }
         Err(Error::Conflict { what: "the upload to stage", tries: TRIES })
     }
+}
+
+/// Returns the keys that registering chunks of an upload reads.
+pub(super) fn keys_of_chunks<'a>(
+    plan: &Plan,
+    chunks: impl Iterator<Item = &'a WrittenChunk> + Clone,
+) -> impl Iterator<Item = Bytes> {
+    let own = [keys::inode(plan.inode), keys::upload(plan.inode), keys::REPLICATION, keys::FLOOR];
+    let nodes: BTreeSet<NodeId> =
+        chunks.clone().flat_map(|written| &written.receipts).map(|receipt| receipt.node).collect();
+    let nodes = nodes.into_iter().map(keys::node);
+    let ids: Vec<ChunkId> = chunks.map(|written| written.chunk).collect();
+    own.into_iter().chain(nodes).chain(record_keys(&ids))
 }
 
 pub(super) fn extent_of(written: &WrittenChunk) -> Extent {
