@@ -69,8 +69,8 @@ fn chunks(node: &Value) -> u64 {
     disks.iter().map(|disk| disk["chunks"].as_u64().unwrap()).sum()
 }
 
-fn id_of_first_node(cluster: &Cluster) -> String {
-    let address = cluster.datanodes[0].address();
+fn id_of(cluster: &Cluster, index: usize) -> String {
+    let address = cluster.datanodes[index].address();
     let status = cluster.status().unwrap();
     let nodes = status["nodes"].as_array().unwrap();
     let found = nodes.iter().find(|node| node["address"] == *address);
@@ -78,25 +78,33 @@ fn id_of_first_node(cluster: &Cluster) -> String {
 }
 
 #[test]
-fn s28_drained_node_is_truly_empty_while_files_are_written_and_read() {
+fn s28_cluster_of_three_grows_to_five_and_is_drained_to_three_while_files_are_written_and_read() {
     let mut cluster = cluster();
     for number in 0..20 {
         put(&cluster, number);
     }
-    cluster.add_datanode();
-    cluster.wait_for_active(4);
-    let drained = id_of_first_node(&cluster);
-    assert!(chunks(&node(&cluster, &drained)) >= 20);
+    for _ in 0..2 {
+        cluster.add_datanode();
+    }
+    cluster.wait_for_active(5);
+    // One that holds old files, and one that joined.
+    let drained = [0, 4].map(|index| (index, id_of(&cluster, index)));
+    assert!(chunks(&node(&cluster, &drained[0].1)) >= 20);
     let files = write_and_read(&cluster, 20, || {
-        cluster.dfs_ok(["node", "drain", &drained, "--yes", "--wait"]);
-        let node = node(&cluster, &drained);
-        assert_eq!((&node["state"], chunks(&node)), (&"drained".into(), 0), "{node}");
+        for (_, id) in &drained {
+            cluster.dfs_ok(["node", "drain", id, "--yes", "--wait"]);
+            let node = node(&cluster, id);
+            assert_eq!((&node["state"], chunks(&node)), (&"drained".into(), 0), "{node}");
+        }
     });
-    let node = node(&cluster, &drained);
-    assert_eq!(chunks(&node), 0, "nothing was written to it afterwards: {node}");
+    assert!(files > 20, "files were written meanwhile");
     cluster.wait_for_full_replication(Duration::from_secs(30));
-    cluster.dfs_ok(["node", "deregister", &drained]);
-    cluster.datanodes[0].kill();
+    for (index, id) in &drained {
+        let node = node(&cluster, id);
+        assert_eq!(chunks(&node), 0, "nothing was written to it afterwards: {node}");
+        cluster.dfs_ok(["node", "deregister", id]);
+        cluster.datanodes[*index].kill();
+    }
     for number in 0..files {
         assert_readable(&cluster, number);
     }

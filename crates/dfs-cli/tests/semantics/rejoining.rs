@@ -139,8 +139,12 @@ async fn s31_node_that_restored_metadata_does_not_know_joins_and_nothing_is_dele
         put(&client, &format!("/{file}"), noise(100_000, file)).await.unwrap();
     }
     let chunks_at = |node| node_at(&cluster, node).and_then(|n| n["disks"][0]["chunks"].as_u64());
-    let all = || Some(chunks_at(0)? + chunks_at(1)?) == Some(21);
-    assert!(wait_until(MINUTE, all), "heartbeats report every chunk: {:?}", cluster.status());
+    let are_reported = || chunks_at(0).zip(chunks_at(1)).is_some_and(|(a, b)| a + b == 21);
+    assert!(
+        wait_until(MINUTE, are_reported),
+        "heartbeats report every chunk: {:?}",
+        cluster.status()
+    );
     let held = chunks_at(1);
     assert!(held > Some(0), "some of them are on the second node");
     cluster.coordinator.terminate(MINUTE);
