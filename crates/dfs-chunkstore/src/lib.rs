@@ -25,4 +25,4 @@ pub use scrub::{FullSpeed, ReadPace, ScrubProgress, ScrubStore};
 pub use store::{
     Blocks, ChunkHeader, ChunkSeal, ChunkStore, ChunkWriter, DamagedHead, DiskUsage, SealedChunk,
 };
-pub use thread_pool::{JobPanicked, JobPlace, Pool, Running};
+pub use thread_pool::{JobPanicked, JobPlace, Pool, Running, Stalls};

@@ -1,6 +1,6 @@
 //! Runs blocking work: a bounded thread pool, or the caller itself in a simulation.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -24,8 +24,23 @@ pub struct JobPanicked;
 /// is dropped and the queue is empty.
 #[derive(Clone)]
 pub struct Pool {
-    threads: Option<Arc<Threads>>,
+    workers: Workers,
 }
+
+#[derive(Clone)]
+enum Workers {
+    Threads(Arc<Threads>),
+    /// Each job runs in its caller, unless the pool of this name is stalled.
+    Caller {
+        stalls: Stalls,
+        name: String,
+    },
+}
+
+/// Pools of a simulated process whose jobs do not run for now, as if their disks hung. Clones share
+/// it.
+#[derive(Clone, Default)]
+pub struct Stalls(Arc<Mutex<BTreeMap<String, VecDeque<Job>>>>);
 
 struct Threads {
     count: usize,
@@ -66,9 +81,11 @@ impl Pool {
 
     /// Creates a pool like this one, with threads of its own.
     pub(crate) fn another(&self, name: &str) -> Self {
-        match &self.threads {
-            Some(threads) => Self::named(name, threads.count),
-            None => Self::inline(),
+        match &self.workers {
+            Workers::Threads(threads) => Self::named(name, threads.count),
+            Workers::Caller { stalls, .. } => {
+                Self { workers: Workers::Caller { stalls: stalls.clone(), name: name.to_owned() } }
+            }
         }
     }
 
@@ -83,13 +100,35 @@ impl Pool {
         }
         let room = Arc::new(Semaphore::new(count * (1 + QUEUED_PER_THREAD)));
         let places = Arc::new(Semaphore::new(PLACES));
-        Self { threads: Some(Arc::new(Threads { count, queue, room, places })) }
+        Self { workers: Workers::Threads(Arc::new(Threads { count, queue, room, places })) }
     }
 
     /// Creates a pool that runs each job immediately in its caller. For simulations, where time
     /// does not pass in a job.
     pub fn inline() -> Self {
-        Self { threads: None }
+        Self::stallable(&Stalls::default())
+    }
+
+    /// Like [`Self::inline`], but the jobs of each disk wait while its pool is stalled.
+    pub fn stallable(stalls: &Stalls) -> Self {
+        Self { workers: Workers::Caller { stalls: stalls.clone(), name: String::new() } }
+    }
+
+    /// Returns whether jobs wait because the pool is stalled.
+    pub(crate) fn is_stalled(&self) -> bool {
+        match &self.workers {
+            Workers::Threads(_) => false,
+            Workers::Caller { stalls, name } => {
+                stalls.lock().get(name).is_some_and(|jobs| !jobs.is_empty())
+            }
+        }
+    }
+
+    fn own_threads(&self) -> Option<&Threads> {
+        match &self.workers {
+            Workers::Threads(threads) => Some(threads),
+            Workers::Caller { .. } => None,
+        }
     }
 
     /// Runs `job` and waits for its result. Waits first while the queue is full. If the future is
@@ -108,7 +147,7 @@ impl Pool {
         T: Send + 'static,
         F: FnOnce() -> T + Send + 'static,
     {
-        let permit = match &self.threads {
+        let permit = match self.own_threads() {
             Some(threads) => Arc::clone(&threads.room).acquire_owned().await.ok(),
             None => None,
         };
@@ -125,7 +164,7 @@ impl Pool {
     /// Reserves a slot for a job that [`Pool::detach`] may have to start later. Waits while all
     /// slots are taken.
     pub async fn reserve(&self) -> JobPlace {
-        let permit = match &self.threads {
+        let permit = match self.own_threads() {
             Some(threads) => Arc::clone(&threads.places).acquire_owned().await.ok(),
             None => None,
         };
@@ -142,16 +181,76 @@ impl Pool {
     }
 
     fn push(&self, job: Job) {
-        match &self.threads {
-            Some(threads) => threads.queue.push(job),
-            None => run_caught(job),
+        match &self.workers {
+            Workers::Threads(threads) => threads.queue.push(job),
+            Workers::Caller { stalls, name } => {
+                if let Some(job) = stalls.pass(name, job) {
+                    run_caught(job);
+                }
+            }
         }
     }
 }
 
+impl Stalls {
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<String, VecDeque<Job>>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Queues a job of a stalled pool; returns that of any other.
+    fn pass(&self, name: &str, job: Job) -> Option<Job> {
+        match self.lock().get_mut(name) {
+            Some(jobs) => {
+                jobs.push_back(job);
+                None
+            }
+            None => Some(job),
+        }
+    }
+
+    /// Makes the jobs of a disk, numbered from 0, wait from now on.
+    pub fn stall(&self, disk: usize) {
+        self.lock().entry(disk_pool(disk)).or_default();
+    }
+
+    /// Runs the jobs of a disk that wait, in their order, and no longer makes others wait.
+    pub fn resume(&self, disk: usize) {
+        let name = disk_pool(disk);
+        loop {
+            let job = {
+                let mut stalled = self.lock();
+                let Some(jobs) = stalled.get_mut(&name) else { return };
+                let Some(job) = jobs.pop_front() else {
+                    stalled.remove(&name);
+                    return;
+                };
+                job
+            };
+            run_caught(job);
+        }
+    }
+
+    /// Drops the jobs that wait, as the end of their process does.
+    pub fn end_process(&self) {
+        let waiting: Vec<_> = self.lock().values_mut().map(std::mem::take).collect();
+        drop(waiting);
+    }
+}
+
+impl std::fmt::Debug for Stalls {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_set().entries(self.lock().keys()).finish()
+    }
+}
+
+/// Returns the name of the pool of a disk.
+pub(crate) fn disk_pool(disk: usize) -> String {
+    format!("dfs-disk-{disk}")
+}
+
 impl std::fmt::Debug for Pool {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(if self.threads.is_some() { "Pool(threads)" } else { "Pool(inline)" })
+        f.write_str(if self.own_threads().is_some() { "Pool(threads)" } else { "Pool(inline)" })
     }
 }
 
@@ -217,6 +316,24 @@ mod tests {
             assert_eq!(pool.run(|| panic!("on purpose")).await, Err::<(), _>(JobPanicked));
             assert_eq!(pool.run(|| 7).await, Ok(7), "the thread survives");
         }
+    }
+
+    #[tokio::test]
+    async fn jobs_of_a_stalled_disk_wait_and_run_in_order() {
+        let stalls = Stalls::default();
+        let pools = [0, 1].map(|disk| Pool::stallable(&stalls).another(&disk_pool(disk)));
+        stalls.stall(1);
+        let first = pools[1].start(|| 1).await;
+        let second = pools[1].start(|| 2).await;
+        assert!(pools[1].is_stalled() && !pools[0].is_stalled());
+        assert_eq!(pools[0].run(|| 7).await, Ok(7), "the other disk works");
+        stalls.resume(1);
+        assert_eq!((first.await, second.await), (Ok(1), Ok(2)));
+        assert_eq!((pools[1].run(|| 3).await, pools[1].is_stalled()), (Ok(3), false));
+        stalls.stall(1);
+        let dropped = pools[1].start(|| 4).await;
+        stalls.end_process();
+        assert!(dropped.await.is_err());
     }
 
     #[tokio::test]

@@ -19,6 +19,7 @@ use super::stamps::Stamps;
 use super::volume::{Disk, Opened, Shared};
 use super::watchdog::Watch;
 use crate::identity::number_of;
+use crate::thread_pool::disk_pool;
 use crate::{Fs, FsLock, HookedFs, Identity, OpenError, Pool, Registration, Space};
 
 /// A directory of the configuration, with the access to it.
@@ -56,13 +57,15 @@ impl Folder {
     /// Returns the directories of a configuration, each with a pool of its own.
     pub(super) fn all(config: &Config, fs: &Arc<dyn Fs>, pool: &Pool) -> Vec<Self> {
         let folder = |(number, disk): (usize, &super::DiskConfig)| {
-            let watch = Arc::new(Watch::new(config.slow_after, config.hung_after));
+            let pool = pool.another(&disk_pool(number));
+            let (slow_after, hung_after) = (config.slow_after, config.hung_after);
+            let watch = Arc::new(Watch::new(pool.clone(), slow_after, hung_after));
             Self {
                 path: disk.folder.clone(),
                 capacity: disk.capacity,
                 fs: Arc::new(HookedFs::new(Arc::clone(fs), Arc::clone(&watch))),
                 watch,
-                pool: pool.another(&format!("dfs-disk-{number}")),
+                pool,
             }
         };
         config.disks.iter().enumerate().map(folder).collect()

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use tokio::time::{Instant, timeout};
 
-use crate::{FsCall, FsHook};
+use crate::{FsCall, FsHook, Pool};
 
 /// Time for which a disk counts as slow after its last slow operation.
 const SLOW_FOR: Duration = Duration::from_mins(1);
@@ -29,6 +29,8 @@ pub(super) enum Pace {
 /// The running operations of a disk.
 #[derive(Debug)]
 pub(super) struct Watch {
+    /// Where operations run. Those that wait in a stalled pool count as running.
+    pool: Pool,
     slow_after: Duration,
     hung_after: Duration,
     state: Mutex<State>,
@@ -39,6 +41,8 @@ struct State {
     next: u64,
     /// Running operations, with the time when each was first observed.
     running: BTreeMap<u64, Option<Instant>>,
+    /// When the pool was first observed to be stalled.
+    stalled: Option<Instant>,
     slow_until: Option<Instant>,
 }
 
@@ -52,8 +56,8 @@ impl Drop for Running<'_> {
 }
 
 impl Watch {
-    pub(super) fn new(slow_after: Duration, hung_after: Duration) -> Self {
-        Self { slow_after, hung_after, state: Mutex::default() }
+    pub(super) fn new(pool: Pool, slow_after: Duration, hung_after: Duration) -> Self {
+        Self { pool, slow_after, hung_after, state: Mutex::default() }
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -84,8 +88,10 @@ impl Watch {
     /// Returns the pace at `now`. Operations count from the first observation after their start.
     pub(super) fn observe(&self, now: Instant) -> Pace {
         let mut state = self.lock();
+        let stalled = self.pool.is_stalled().then(|| state.stalled.unwrap_or(now));
+        state.stalled = stalled;
         let seen = state.running.values_mut().map(|seen| *seen.get_or_insert(now));
-        let longest = seen.min().map(|oldest| now.saturating_duration_since(oldest));
+        let longest = seen.chain(stalled).min().map(|oldest| now.saturating_duration_since(oldest));
         let longest = longest.unwrap_or_default();
         if longest >= self.slow_after {
             state.slow_until = Some(now + SLOW_FOR);
@@ -116,7 +122,7 @@ mod tests {
 
     #[test]
     fn pace_follows_the_longest_operation_from_its_first_observation() {
-        let watch = Watch::new(5 * SECOND, 30 * SECOND);
+        let watch = Watch::new(Pool::inline(), 5 * SECOND, 30 * SECOND);
         let start = Instant::now();
         let at = |seconds: u32| watch.observe(start + seconds * SECOND);
         let operation = watch.start();

@@ -86,6 +86,13 @@ impl SimFs {
         self.world().operations
     }
 
+    /// Returns a number that differs whenever the content may: it grows with each operation, each end
+    /// of a process, and whatever is done to the disks from outside.
+    pub fn version(&self) -> u64 {
+        let world = self.world();
+        world.operations + world.life + world.interventions
+    }
+
     /// Returns the number of syncs so far.
     pub fn syncs(&self) -> u64 {
         self.world().syncs
@@ -168,6 +175,7 @@ impl SimFs {
         let mut world = self.world();
         let file = world.file(path)?;
         world.content(file)?.flip_bit(offset, bit);
+        world.interventions += 1;
         Ok(())
     }
 }

@@ -73,6 +73,8 @@ pub(super) struct World {
     pub(super) life: u64,
     pub(super) capacity: u64,
     pub(super) operations: u64,
+    /// Changes that no operation made.
+    pub(super) interventions: u64,
     pub(super) syncs: u64,
     pub(super) stop_at: Option<u64>,
     pub(super) ignored_sync: Option<u64>,
@@ -94,6 +96,7 @@ impl World {
             life: 0,
             capacity: 1 << 40,
             operations: 0,
+            interventions: 0,
             syncs: 0,
             stop_at: None,
             ignored_sync: None,
@@ -325,6 +328,7 @@ impl World {
     }
 
     pub(super) fn wipe(&mut self, folder: &Path) {
+        self.interventions += 1;
         let stays = |path: &Path| path == folder || !path.starts_with(folder);
         self.names.retain(|path, _| stays(path));
         self.durable_names.retain(|path, _| stays(path));
@@ -343,6 +347,7 @@ impl World {
     }
 
     pub(super) fn lose(&mut self, path: &Path) {
+        self.interventions += 1;
         self.names.remove(path);
         self.durable_names.remove(path);
         self.changes.retain(|change| change.path() != path);

@@ -12,12 +12,16 @@ use turmoil::Sim;
 
 use super::faults::{FIRST, LAST};
 use super::host::Machine;
-use super::trace::Trace;
+use super::workload::Shared;
 
 /// Disks of a datanode.
 pub(super) const DISKS: [&str; 2] = ["/disk-1", "/disk-2"];
 /// Maximum number of events of one history.
 const EVENTS_MAX: u64 = 6;
+/// From when on files have one replica only in a history of that kind, and the last damage before, in
+/// simulated milliseconds: that replica must be one that was read.
+const ONE_REPLICA_FROM: u64 = 14_000;
+const LAST_BEFORE_ONE_REPLICA: u64 = 13_500;
 
 #[derive(Debug, Clone, Copy)]
 enum Event {
@@ -33,6 +37,8 @@ enum Event {
     Copy { disk: usize },
     /// The machine loses power, and starts with the copy in place of the disk.
     Rewind,
+    /// The machine is lost for good, and starts with new disks once its datanode is forgotten.
+    Replace,
 }
 
 /// Number of events of each kind.
@@ -46,6 +52,8 @@ pub struct DamageCounts {
     pub absences: u64,
     /// Disks that were set back to an earlier state.
     pub rewinds: u64,
+    /// Datanodes lost for good.
+    pub replacements: u64,
 }
 
 impl std::ops::AddAssign for DamageCounts {
@@ -54,16 +62,17 @@ impl std::ops::AddAssign for DamageCounts {
         self.losses += other.losses;
         self.absences += other.absences;
         self.rewinds += other.rewinds;
+        self.replacements += other.replacements;
     }
 }
 
 impl fmt::Display for DamageCounts {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { flips, losses, absences, rewinds } = self;
+        let Self { flips, losses, absences, rewinds, replacements } = self;
         write!(
             f,
             "{flips} flipped bits, {losses} removed files, {absences} absent disks, {rewinds} \
-             disks set back"
+             disks set back, {replacements} datanodes lost for good"
         )
     }
 }
@@ -77,30 +86,43 @@ pub(super) struct Damage {
     unplugged: Option<Image>,
     /// The copied disk.
     copy: Option<Image>,
-    trace: Trace,
+    /// Set while the machine is lost and its datanode is not forgotten.
+    is_lost: bool,
+    /// From when on files have one replica only, if at all.
+    pub(super) one_replica_from: Option<Duration>,
+    shared: Arc<Shared>,
     /// Damage done.
     pub(super) done: DamageCounts,
 }
 
 impl Damage {
     /// Plans the damage to one of these datanodes; a third of the histories has none.
-    pub(super) fn plan(seed: u64, datanodes: &[Arc<Machine>], trace: Trace) -> Self {
+    pub(super) fn plan(seed: u64, datanodes: &[Arc<Machine>], shared: Arc<Shared>) -> Self {
         let random = SeededRandom::new(seed);
         let victim = datanodes[random.below(datanodes.len() as u64) as usize].clone();
         let mut events: BTreeMap<u64, Vec<Event>> = BTreeMap::new();
         let mut add = |at, event| events.entry(at).or_default().push(event);
-        let count = random.below(3).min(1) * (1 + random.below(EVENTS_MAX));
-        let mut is_disk_replaced = false;
+        let has_one_replica = random.below(6) == 0;
+        let count = match random.below(3) {
+            0 if !has_one_replica => 0,
+            _ => 1 + random.below(EVENTS_MAX),
+        };
+        let last = if has_one_replica { LAST_BEFORE_ONE_REPLICA } else { LAST };
+        let mut is_disk_replaced = has_one_replica;
         for _ in 0..count {
-            let at = FIRST + random.below(LAST - FIRST);
+            let at = FIRST + random.below(last - FIRST);
             let disk = random.below(DISKS.len() as u64) as usize;
             let later = at + 200 + random.below(8_000);
-            match random.below(6) {
-                0..=1 => add(at, Event::Flip),
+            match random.below(7) {
+                kind if kind <= 1 || has_one_replica => add(at, Event::Flip),
                 2..=3 => add(at, Event::Lose),
                 // Once: without any disk of its last registration, a node is refused.
                 _ if is_disk_replaced => {}
                 4 => {
+                    is_disk_replaced = true;
+                    add(at, Event::Replace);
+                }
+                5 => {
                     is_disk_replaced = true;
                     add(at, Event::Unplug { disk });
                     add(later, Event::Plug);
@@ -113,7 +135,9 @@ impl Damage {
             }
         }
         let (unplugged, copy, done) = (None, None, DamageCounts::default());
-        Self { victim, events, random, unplugged, copy, trace, done }
+        let one_replica_from = has_one_replica.then(|| Duration::from_millis(ONE_REPLICA_FROM));
+        let is_lost = false;
+        Self { victim, events, random, unplugged, copy, is_lost, one_replica_from, shared, done }
     }
 
     /// Does the damage that is due.
@@ -125,6 +149,19 @@ impl Damage {
             for event in entry.remove() {
                 self.apply(sim, event);
             }
+        }
+    }
+
+    /// Starts a machine that was lost with new disks once its datanode is forgotten.
+    pub(super) fn replace_lost(&mut self, sim: &mut Sim<'_>) {
+        if self.is_lost && self.shared.lost_host().is_none() {
+            self.is_lost = false;
+            for disk in DISKS {
+                self.victim.disks.wipe(Path::new(disk));
+            }
+            self.note(sim, format_args!("{} has new disks", self.victim.name));
+            self.victim.set_away(false);
+            self.victim.start(sim);
         }
     }
 
@@ -179,6 +216,14 @@ impl Damage {
                 self.note(sim, format_args!("{name} has its disk again"));
                 self.victim.start(sim);
             }
+            Event::Replace => {
+                self.stop(sim);
+                self.victim.set_away(true);
+                self.is_lost = true;
+                self.shared.set_lost_host(Some(name));
+                self.done.replacements += 1;
+                self.note(sim, format_args!("{name} is lost for good"));
+            }
             Event::Rewind => {
                 let Some(image) = self.copy.take() else { return };
                 self.stop(sim);
@@ -191,7 +236,7 @@ impl Damage {
     }
 
     fn note(&self, sim: &Sim<'_>, what: fmt::Arguments<'_>) {
-        self.trace.note_at(sim.elapsed(), what);
+        self.shared.trace.note_at(sim.elapsed(), what);
     }
 
     /// Cuts the power of the machine, since disks are replaced only while it is off.

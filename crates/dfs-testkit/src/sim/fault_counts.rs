@@ -17,6 +17,12 @@ pub struct FaultCounts {
     pub kills: u64,
     /// The disks of a machine were full.
     pub full_disks: u64,
+    /// Operations of a kind failed on a disk.
+    pub disk_errors: u64,
+    /// The operations of a disk did not return.
+    pub hung_disks: u64,
+    /// A coordinator took the worker lease over from one that did not notice.
+    pub lease_holders: u64,
     /// Two machines were cut off from each other.
     pub cuts: u64,
     /// A machine could not reach another one, which could reach it.
@@ -31,9 +37,10 @@ pub struct FaultCounts {
 
 impl FaultCounts {
     /// Returns the number of each kind.
-    pub fn all(self) -> [u64; 11] {
+    pub fn all(self) -> [u64; 14] {
         let Self { stops, crashes, torn_crashes, move_crashes, kills, full_disks, .. } = self;
         let Self { cuts, one_way_cuts, holds, slow_links, clock_jumps, .. } = self;
+        let Self { disk_errors, hung_disks, lease_holders, .. } = self;
         [
             stops,
             crashes,
@@ -41,6 +48,9 @@ impl FaultCounts {
             move_crashes,
             kills,
             full_disks,
+            disk_errors,
+            hung_disks,
+            lease_holders,
             cuts,
             one_way_cuts,
             holds,
@@ -58,6 +68,9 @@ impl std::ops::AddAssign for FaultCounts {
         self.move_crashes += other.move_crashes;
         self.kills += other.kills;
         self.full_disks += other.full_disks;
+        self.disk_errors += other.disk_errors;
+        self.hung_disks += other.hung_disks;
+        self.lease_holders += other.lease_holders;
         self.cuts += other.cuts;
         self.one_way_cuts += other.one_way_cuts;
         self.holds += other.holds;
@@ -70,11 +83,13 @@ impl fmt::Display for FaultCounts {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { stops, crashes, torn_crashes, kills, full_disks, .. } = self;
         let Self { cuts, one_way_cuts, holds, slow_links, clock_jumps, move_crashes, .. } = self;
+        let Self { disk_errors, hung_disks, lease_holders, .. } = self;
         write!(
             f,
             "{stops} failing disks, {crashes} crashes and {torn_crashes} torn ones, {kills} kills, \
-             {full_disks} full disks, {cuts} cuts and {one_way_cuts} one-way ones, {holds} holds, \
-             {slow_links} slow links, {clock_jumps} clock jumps, {move_crashes} crashes at moves"
+             {full_disks} full disks, {disk_errors} with errors, {hung_disks} hung ones, {cuts} cuts and {one_way_cuts} one-way ones, {holds} holds, \
+             {slow_links} slow links, {clock_jumps} clock jumps, {move_crashes} crashes at moves, \
+             {lease_holders} second lease holders"
         )
     }
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use dfs_client::{Client, Explanation};
 use tokio::time::{Instant, sleep};
 
-use super::administration::undrain_all;
+use super::administration::{forget_lost, reset_replicas, take_back};
 use super::host::DATANODES;
 use super::invariants::{acknowledged_bytes, namespace};
 use super::workload::{
@@ -18,15 +18,10 @@ const COPIES: usize = 3;
 
 /// Checks after the faults that each file is possible and has its replicas.
 pub(super) async fn check_everything(client: &Client, shared: &Shared) -> Result<(), Wrong> {
-    until("all datanodes are back", async || {
-        client.admin().status().await.is_ok_and(|status| {
-            let fresh = |heard: Duration| heard < Duration::from_secs(2);
-            status.nodes.iter().filter(|node| node.last_heard.is_some_and(fresh)).count()
-                == DATANODES.len()
-        })
-    })
-    .await?;
-    until("no node is drained", async || undrain_all(client).await).await?;
+    until("a lost datanode is forgotten", async || forget_lost(client, shared).await).await?;
+    all_datanodes_are_back(client).await?;
+    until("no node is drained", async || take_back(client).await).await?;
+    until("files have their usual replicas", async || reset_replicas(client).await).await?;
     let paths = shared.model().paths();
     for name in &paths {
         let reading = shared.model().begin_read(name);
@@ -53,6 +48,18 @@ pub(super) async fn check_everything(client: &Client, shared: &Shared) -> Result
         shared.trace.note(format_args!("all files have {wanted} good replicas"));
     }
     Ok(())
+}
+
+/// Waits until the coordinator hears of all datanodes.
+pub(super) async fn all_datanodes_are_back(client: &Client) -> Result<(), Wrong> {
+    until("all datanodes are back", async || {
+        client.admin().status().await.is_ok_and(|status| {
+            let fresh = |heard: Duration| heard < Duration::from_secs(2);
+            status.nodes.iter().filter(|node| node.last_heard.is_some_and(fresh)).count()
+                == DATANODES.len()
+        })
+    })
+    .await
 }
 
 /// Waits until each chunk of a file has this many verified replicas.

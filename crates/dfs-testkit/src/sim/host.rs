@@ -2,23 +2,26 @@
 
 use std::error::Error;
 use std::path::Path;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use dfs_chunkstore::sim::SimFs;
-use dfs_chunkstore::{Fs, Pool};
+use dfs_chunkstore::{Config, DiskStore, Fs, Pool, Stalls};
 use dfs_engines::Execution;
 use dfs_engines::redb::{Options, RedbEngine};
 use dfs_metadata::engine::Engine;
+use dfs_metadata::migrate::migrate;
 use dfs_runtime::{JoinSecret, Shutdown, Trigger};
-use dfs_types::{ErrorCode, Level, SeededRandom};
+use dfs_types::{ErrorCode, Level, Random as _, SeededRandom};
+use futures_util::future::try_join_all;
 use turmoil::Sim;
 
 use super::damage::DISKS;
 use super::disk::{FsBackend, LyingFs};
 use super::invariants::work_keys;
 use super::observed_engine::{Observed, ObservedEngine};
+use super::stale_lease::{LeaseHolders, StaleLeaseEngine};
 use super::trace::Trace;
 use super::upgrade::{CrashingEngine, RaiseCrash};
 use super::{Disks, SimClock, SimNetwork};
@@ -26,29 +29,43 @@ use super::{Disks, SimClock, SimNetwork};
 pub(super) const COORDINATOR: &str = "coordinator";
 pub(super) const CLIENT: &str = "client";
 pub(super) const DATANODES: [&str; 4] = ["node-1", "node-2", "node-3", "node-4"];
-/// Address of the coordinator.
-pub(super) const COORDINATOR_ADDRESS: &str = "coordinator:7070";
+/// Ports of the coordinators; many histories have only the first.
+const COORDINATOR_PORTS: [u16; 2] = [7070, 7071];
 /// File of the metadata on the disks of the coordinator.
 pub(super) const METADATA: &str = "/metadata.redb";
 const JOIN_SECRET: &str = "simulation";
 
 type Failed = Box<dyn Error + Send + Sync>;
 
-/// A machine that runs one server; its disks survive the server's crashes.
+/// Returns the addresses of the coordinators.
+pub(super) fn coordinators(count: usize) -> Vec<String> {
+    COORDINATOR_PORTS[..count].iter().map(|port| format!("{COORDINATOR}:{port}")).collect()
+}
+
+/// A machine that runs one server, or all coordinators of a cluster on one store; its disks survive
+/// crashes.
 #[derive(Debug)]
 pub(super) struct Machine {
     pub(super) name: &'static str,
     pub(super) disks: SimFs,
     pub(super) clock: SimClock,
+    /// Hung disks.
+    pub(super) stalls: Stalls,
+    /// Number of coordinators in the cluster.
+    coordinators: usize,
     kind: Disks,
     seed: u64,
     lives: AtomicU64,
+    /// Set while it cannot be started.
+    is_away: AtomicBool,
     trace: Trace,
     /// The newest write level that its release reads.
     level: Mutex<Level>,
     /// Error that ended its last life, if any.
     failure: Mutex<Option<ErrorCode>>,
     crash_at_raise: Mutex<Option<Arc<RaiseCrash>>>,
+    /// Older metadata that is to replace that of the coordinator when it starts.
+    backup: Mutex<Option<SimFs>>,
     /// Ends the current life cleanly; `None` once requested.
     stop: Mutex<Option<Trigger>>,
     /// Network of the current life.
@@ -57,29 +74,45 @@ pub(super) struct Machine {
     problem: Mutex<Option<String>>,
     /// Commits of the coordinator.
     pub(super) observed: Arc<Observed>,
+    /// Holders of the worker lease.
+    pub(super) lease: Arc<LeaseHolders>,
 }
 
+/// Time after which an operation makes its disk slow, and hung.
+const SLOW_AFTER: Duration = Duration::from_secs(1);
+const HUNG_AFTER: Duration = Duration::from_secs(3);
 /// Simulated time between two checks of the metadata.
 const CHECK_EVERY: Duration = Duration::from_millis(100);
 
 impl Machine {
-    pub(super) fn new(name: &'static str, kind: Disks, seed: u64, trace: Trace) -> Arc<Self> {
+    pub(super) fn new(
+        name: &'static str,
+        coordinators: usize,
+        kind: Disks,
+        seed: u64,
+        trace: Trace,
+    ) -> Arc<Self> {
         let disks = SimFs::new();
         Arc::new(Self {
             name,
             disks,
             clock: SimClock::default(),
+            stalls: Stalls::default(),
+            coordinators,
             kind,
             seed,
             lives: AtomicU64::new(0),
+            is_away: AtomicBool::new(false),
             trace,
             level: Mutex::default(),
             failure: Mutex::default(),
             crash_at_raise: Mutex::default(),
+            backup: Mutex::default(),
             stop: Mutex::default(),
             network: Mutex::default(),
             problem: Mutex::default(),
             observed: Arc::default(),
+            lease: Arc::default(),
         })
     }
 
@@ -131,6 +164,7 @@ impl Machine {
             Some(random) => self.disks.crash_torn(random),
             None => self.disks.crash(),
         }
+        self.stalls.end_process();
     }
 
     /// Kills the server: what it wrote stays, durable or not.
@@ -141,7 +175,13 @@ impl Machine {
             self.disks.stop_at(self.disks.operations());
             sim.crash(self.name);
             self.disks.end_process();
+            self.stalls.end_process();
         }
+    }
+
+    /// Takes the machine away for good, or brings it back; it does not start meanwhile.
+    pub(super) fn set_away(&self, is_away: bool) {
+        self.is_away.store(is_away, Ordering::Relaxed);
     }
 
     /// Leaves this many bytes on its disks; `None` for plenty.
@@ -151,9 +191,9 @@ impl Machine {
         self.disks.set_capacity(left.map_or(1 << 40, |left| taken + left));
     }
 
-    /// Starts the machine unless it runs.
+    /// Starts the machine unless it runs or is away.
     pub(super) fn start(&self, sim: &mut Sim<'_>) {
-        if !sim.is_host_running(self.name) {
+        if !sim.is_host_running(self.name) && !self.is_away.load(Ordering::Relaxed) {
             lock(&self.network).end();
             sim.bounce(self.name);
         }
@@ -197,18 +237,17 @@ impl Machine {
     ) -> Result<(), Failed> {
         use dfs_coordinator::{Components, Service, Settings, init};
 
-        let backend = FsBackend::open(&*self.fs(), Path::new(METADATA))?;
-        let options = Options { cache_bytes: 1 << 20, execution: Execution::Inline };
-        let mut engine: Arc<dyn Engine> =
-            Arc::new(RedbEngine::with_backend(backend, options).await?);
+        let mut engine = match self.backup() {
+            Some(backup) => self.restored(&backup).await?,
+            None => open_metadata(&*self.fs()).await?,
+        };
         if let Some(crash) = lock(&self.crash_at_raise).clone().filter(|_| !is_new) {
             engine = Arc::new(CrashingEngine { inner: engine, disks: self.disks.clone(), crash });
         }
         engine = Arc::new(ObservedEngine::new(engine, self.disks.clone(), self.observed.clone()));
+        engine = Arc::new(StaleLeaseEngine { inner: engine, holders: self.lease.clone() });
         let settings = Settings {
-            listen: "0.0.0.0:7070".to_owned(),
             http_listen: String::new(),
-            advertise: COORDINATOR_ADDRESS.to_owned(),
             join_secret: JoinSecret::new(JOIN_SECRET),
             heartbeat_interval_ms: 500,
             suspect_after_ms: 2_000,
@@ -226,35 +265,78 @@ impl Machine {
         if is_new {
             init(engine.clone(), &self.clock, &*random, settings.init_options()?).await?;
         }
-        let network = Arc::new(lock(&self.network).clone());
-        let checked = engine.clone();
-        let clock = Arc::new(self.clock.clone());
-        let components = Components { engine, network, clock, random };
-        let before = checked.snapshot().await?.revision();
-        let service = match Service::start(settings, components).await {
-            Err(error) if error.code() == ErrorCode::UnsupportedVersion => {
-                let after = checked.snapshot().await?.revision();
-                if after != before {
-                    self.report(format!("a refused release committed: {before} to {after}"));
+        let mut services = Vec::new();
+        for port in &COORDINATOR_PORTS[..self.coordinators] {
+            let settings = Settings {
+                listen: format!("0.0.0.0:{port}"),
+                advertise: format!("{COORDINATOR}:{port}"),
+                ..settings.clone()
+            };
+            let components = Components {
+                engine: engine.clone(),
+                network: Arc::new(lock(&self.network).clone()),
+                clock: Arc::new(self.clock.clone()),
+                random: Arc::new(SeededRandom::new(random.below(u64::MAX))),
+            };
+            let before = engine.snapshot().await?.revision();
+            let service = match Service::start(settings, components).await {
+                Err(error) if error.code() == ErrorCode::UnsupportedVersion => {
+                    let after = engine.snapshot().await?.revision();
+                    if after != before {
+                        self.report(format!("a refused release committed: {before} to {after}"));
+                    }
+                    return Err(error.into());
                 }
-                return Err(error.into());
-            }
-            started => started?,
-        };
+                started => started?,
+            };
+            services.push(service.run(shutdown.clone()));
+        }
         tokio::select! {
             biased;
-            ended = service.run(shutdown) => Ok(ended?),
-            failed = self.check(&*checked) => failed,
+            ended = try_join_all(services) => Ok(ended.map(drop)?),
+            failed = self.check(&*engine) => failed,
         }
     }
 
-    /// Checks all records repeatedly. Ends when it finds a problem.
+    /// Replaces the metadata by a copy at the next start.
+    pub(super) fn restore(&self, sim: &mut Sim<'_>, backup: SimFs) {
+        *lock(&self.backup) = Some(backup);
+        self.crash(sim, None);
+        self.observed.forget();
+        self.start(sim);
+    }
+
+    fn backup(&self) -> Option<SimFs> {
+        lock(&self.backup).clone()
+    }
+
+    /// Makes new metadata from a copy, as an administrator does who restores one.
+    async fn restored(&self, backup: &SimFs) -> Result<Arc<dyn Engine>, Failed> {
+        self.disks.lose(Path::new(METADATA));
+        let (source, target) = (open_metadata(backup).await?, open_metadata(&*self.fs()).await?);
+        migrate(&*source, &*target, &|_| ()).await?;
+        *lock(&self.backup) = None;
+        Ok(target)
+    }
+
+    /// Checks all records when they have changed. Ends when it finds a problem; what cannot be read
+    /// while disks fail is none.
     async fn check(&self, engine: &dyn Engine) -> Result<(), Failed> {
+        let mut checked = None;
         loop {
             tokio::time::sleep(CHECK_EVERY).await;
-            if let Some(found) = work_keys::problems(engine).await? {
-                self.report(found.clone());
-                return Err(found.into());
+            let Ok(snapshot) = engine.snapshot().await else { continue };
+            let revision = snapshot.revision();
+            if checked == Some(revision) {
+                continue;
+            }
+            match work_keys::problems(engine).await {
+                Ok(None) => checked = Some(revision),
+                Ok(Some(found)) => {
+                    self.report(found.clone());
+                    return Err(found.into());
+                }
+                Err(_) => {}
             }
         }
     }
@@ -269,13 +351,13 @@ impl Machine {
     }
 
     async fn store(&self, random: Arc<SeededRandom>, shutdown: Shutdown) -> Result<(), Failed> {
-        use dfs_datanode::{Components, Disk, Service, Settings, open_store};
+        use dfs_datanode::{Components, Disk, Service, Settings};
 
         let settings = Settings {
             listen: "0.0.0.0:7080".to_owned(),
             http_listen: String::new(),
             advertise: format!("{}:7080", self.name),
-            coordinators: vec![COORDINATOR_ADDRESS.to_owned()],
+            coordinators: coordinators(self.coordinators),
             join_secret: JoinSecret::new(JOIN_SECRET),
             host: self.name.to_owned(),
             disks: DISKS.map(Disk::new).into(),
@@ -287,14 +369,28 @@ impl Machine {
             level: self.level(),
             ..Settings::default()
         };
-        let pool = Pool::inline();
-        let store = open_store(&settings, self.fs(), pool.clone(), random.clone()).await?;
+        let mut config = Config::new(DISKS.map(Into::into));
+        config.headroom_percent = settings.headroom_percent;
+        config.headroom_bytes_min = settings.headroom_bytes_min;
+        config.high_watermark_percent = settings.high_watermark_percent;
+        config.slow_after = SLOW_AFTER;
+        config.hung_after = HUNG_AFTER;
+        config.level = settings.level;
+        let pool = Pool::stallable(&self.stalls);
+        let store = DiskStore::open(config, self.fs(), pool.clone(), random.clone()).await;
+        let store = Arc::new(store.map_err(dfs_datanode::Error::from)?);
         let network = Arc::new(lock(&self.network).clone());
         let components = Components { network, store, pool, random };
         let service = Service::start(settings, components).await?;
         service.run(shutdown).await;
         Ok(())
     }
+}
+
+async fn open_metadata(fs: &dyn Fs) -> Result<Arc<dyn Engine>, Failed> {
+    let backend = FsBackend::open(fs, Path::new(METADATA))?;
+    let options = Options { cache_bytes: 1 << 20, execution: Execution::Inline };
+    Ok(Arc::new(RedbEngine::with_backend(backend, options).await?))
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

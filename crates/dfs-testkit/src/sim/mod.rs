@@ -4,13 +4,15 @@
 //! Machines crash and lose unsynced data, links are cut, delayed and slowed down, the clock jumps,
 //! and the disks of one datanode are damaged, while workers put, read, rename, list and delete.
 //! Then everything is healed, and the cluster must converge. [`run`] returns which of the
-//! `invariants` was violated, if any. A third of the seeds also upgrade the cluster, see `upgrade`.
+//! `invariants` was violated, if any. Some seeds also upgrade the cluster, see `upgrade`, or set its
+//! metadata back, see `restoration`.
 //! The same seed always gives the same run, so that failures can be reproduced.
 
 mod administration;
 mod damage;
 mod disk;
 mod fault_counts;
+mod fault_event;
 mod faults;
 mod healing;
 mod host;
@@ -19,6 +21,8 @@ mod invariants;
 mod model;
 mod network;
 mod observed_engine;
+mod restoration;
+mod stale_lease;
 mod time;
 mod trace;
 mod upgrade;
@@ -32,13 +36,14 @@ use std::time::Duration;
 
 use dfs_client::Client;
 use dfs_streamer::Hashing;
-use dfs_types::{SeededRandom, Sha256};
+use dfs_types::{Random as _, SeededRandom, Sha256};
 
 use self::damage::Damage;
 use self::faults::{Faults, LATENCY};
-use self::host::{CLIENT, COORDINATOR, COORDINATOR_ADDRESS, DATANODES, Machine};
-use self::inspection::Durable;
+use self::host::{CLIENT, COORDINATOR, DATANODES, Machine, coordinators};
+use self::inspection::{Inspector, after_power_failure};
 use self::invariants::{converged, durable_replicas, orphans, sound_replica};
+use self::restoration::Held;
 use self::trace::Trace;
 use self::upgrade::Upgrade;
 use self::workload::{Phase, Shared};
@@ -203,12 +208,13 @@ fn simulate(
         .tcp_capacity(1_024);
     let mut sim = builder.build();
 
+    let coordinator_count = 1 + usize::from(SeededRandom::new(seed ^ 0xc0_0f).below(3) == 0);
     let names = [COORDINATOR].into_iter().chain(DATANODES);
     let machines: Vec<_> = (1..)
         .zip(names)
         .map(|(number, name)| {
             let seed = seed.wrapping_mul(0x1_0001).wrapping_add(number << 32);
-            Machine::new(name, disks, seed, trace.clone())
+            Machine::new(name, coordinator_count, disks, seed, trace.clone())
         })
         .collect();
     for machine in &machines {
@@ -222,19 +228,23 @@ fn simulate(
         hashing: Hashing::Inline,
     };
     let client = Client::builder()
-        .coordinator(COORDINATOR_ADDRESS)
+        .coordinators(coordinators(coordinator_count))
         .deadline(DEADLINE)
         .components(components)
         .connect_lazy()
         .map_err(|error| error.to_string())?;
     let mut upgrade = Upgrade::plan(seed ^ 0x0001_e7e1, &machines, trace);
     let progress = upgrade.as_ref().map(Upgrade::progress);
-    let work = shared.clone();
-    sim.client(CLIENT, async move { Ok(workload::run(client, work, progress, seed).await?) });
+    let mut damage = Damage::plan(seed ^ 0xda3a_9e00, &machines[1..], shared.clone());
+    let (work, one_replica_from) = (shared.clone(), damage.one_replica_from);
+    sim.client(CLIENT, async move {
+        Ok(workload::run(client, work, progress, one_replica_from, seed).await?)
+    });
 
     let all = machines.clone();
-    let mut damage = Damage::plan(seed ^ 0xda3a_9e00, &machines[1..], trace.clone());
     let mut faults = Faults::plan(seed ^ 0xfa17, machines, trace.clone());
+    let mut inspector = Inspector::default();
+    let (mut backup, mut held) = (None, Held::default());
     let mut inspect_at = Duration::ZERO;
     let mut collected_until = Duration::MAX;
     loop {
@@ -253,10 +263,13 @@ fn simulate(
         if let Some(upgrade) = &mut upgrade {
             upgrade.tick(&mut sim)?;
         }
+        damage.replace_lost(&mut sim);
         let now = sim.elapsed();
         match shared.phase() {
             Phase::Faults => {
-                faults.tick(&mut sim);
+                if faults.tick(&mut sim) {
+                    shared.note_crash_at_move();
+                }
                 damage.tick(&mut sim);
             }
             Phase::Healing => {
@@ -264,7 +277,25 @@ fn simulate(
                 faults.heal(&mut sim);
                 shared.enter(Phase::Healed);
             }
-            Phase::Healed | Phase::Collecting | Phase::Over => {}
+            Phase::Healed
+            | Phase::BackedUp
+            | Phase::Restored
+            | Phase::Acknowledged
+            | Phase::Collecting
+            | Phase::Over => {}
+            Phase::Backup => {
+                trace.note_at(now, "the metadata is copied");
+                backup = Some((after_power_failure(&all[0].disks), shared.model().clone()));
+                shared.enter(Phase::BackedUp);
+            }
+            Phase::Restore => {
+                if let Some((disks, model)) = backup.take() {
+                    trace.note_at(now, "the metadata is set back");
+                    all[0].restore(&mut sim, disks);
+                    shared.model().set_back(&model);
+                }
+                shared.enter(Phase::Restored);
+            }
             Phase::Whole => {
                 trace.note_at(now, "the clock jumps beyond the end of all uploads");
                 all[0].clock.set_ahead(END_OF_UPLOADS);
@@ -276,9 +307,12 @@ fn simulate(
             continue;
         }
         inspect_at = now + INSPECT_EVERY;
-        let Some(durable) = Durable::read(&all)? else { continue };
+        let Some(durable) = inspector.read(&all)? else { continue };
         sound_replica::check(&durable)?;
         durable_replicas::check(&durable, |host| damage.has_damaged(host))?;
+        if shared.phase() == Phase::Restored {
+            held.check(&durable)?;
+        }
         if shared.phase() == Phase::Collecting {
             match orphans::check(&durable).and_then(|()| converged::check(&durable)) {
                 Ok(()) => {

@@ -12,7 +12,7 @@ use bytes::Bytes;
 pub(super) type State = Option<u64>;
 
 /// Possible contents of one path.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 struct Register {
     possible: BTreeSet<State>,
     /// Everything that ever became possible, in order.
@@ -37,7 +37,7 @@ impl Register {
 }
 
 /// All paths.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(super) struct Model {
     paths: BTreeMap<String, Register>,
     versions: u64,
@@ -99,6 +99,20 @@ impl Model {
     pub(super) fn unknown(&mut self, changes: &[(&str, State)]) {
         for (path, _) in changes {
             self.register(path).is_clouded = true;
+        }
+    }
+
+    /// Sets everything back to an earlier state, while no call is in progress. A call of unknown outcome
+    /// may still take effect.
+    pub(super) fn set_back(&mut self, earlier: &Self) {
+        for (path, register) in &mut self.paths {
+            let before = earlier.paths.get(path);
+            let mut possible =
+                before.map_or_else(|| BTreeSet::from([None]), |before| before.possible.clone());
+            if register.is_clouded {
+                possible.append(&mut register.possible);
+            }
+            register.possible = possible;
         }
     }
 
@@ -172,6 +186,21 @@ mod tests {
         let late = model.begin_read("/a");
         assert_eq!(model.end_read(early), BTreeSet::from([Some(1), Some(2)]));
         assert_eq!(model.end_read(late), BTreeSet::from([Some(2)]));
+    }
+
+    #[test]
+    fn state_that_is_set_back_forgets_what_was_done_since() {
+        let mut model = Model::default();
+        model.begin(&[("/a", Some(1))]);
+        model.done(&[("/a", Some(1))]);
+        let earlier = model.clone();
+        model.begin(&[("/a", Some(2)), ("/b", Some(3)), ("/c", Some(4))]);
+        model.done(&[("/a", Some(2)), ("/b", Some(3))]);
+        model.unknown(&[("/c", Some(4))]);
+        model.set_back(&earlier);
+        assert_eq!(model.certain("/a"), Some(Some(1)));
+        assert_eq!(model.certain("/b"), Some(None));
+        assert_eq!(model.certain("/c"), None);
     }
 
     #[test]

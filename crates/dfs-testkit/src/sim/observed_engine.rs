@@ -58,6 +58,11 @@ pub(super) struct Observed {
 }
 
 impl Observed {
+    /// Forgets all records, as the metadata is replaced.
+    pub(super) fn forget(&self) {
+        *self.records.lock().unwrap_or_else(PoisonError::into_inner) = Records::default();
+    }
+
     /// Returns what was violated, if anything.
     pub(super) fn problem(&self) -> Option<String> {
         self.problem.lock().unwrap_or_else(PoisonError::into_inner).clone()

@@ -1,5 +1,6 @@
 //! Workload of the clients of a simulated cluster, and checks of its results.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -17,6 +18,7 @@ use super::healing::check_everything;
 use super::host::DATANODES;
 use super::invariants::{acknowledged_bytes, namespace};
 use super::model::{Model, State, content_of};
+use super::restoration::restore;
 use super::trace::Trace;
 use super::upgrade::{Progress, Stage};
 
@@ -49,6 +51,9 @@ pub(super) struct Shared {
     model: Mutex<Model>,
     counts: Mutex<Counts>,
     phase: Mutex<Phase>,
+    /// The machine whose datanode is to be forgotten.
+    lost_host: Mutex<Option<&'static str>>,
+    has_crashed_at_move: AtomicBool,
     pub(super) trace: Trace,
 }
 
@@ -62,6 +67,16 @@ pub(super) enum Phase {
     Healing,
     /// Faults have ended.
     Healed,
+    /// The metadata is to be copied.
+    Backup,
+    /// It is copied.
+    BackedUp,
+    /// The metadata is to be replaced by the copy.
+    Restore,
+    /// It is replaced: nothing may be deleted.
+    Restored,
+    /// An administrator is about to allow deletion again.
+    Acknowledged,
     /// All files are right, and have their replicas.
     Whole,
     /// What nothing needs is collected.
@@ -77,6 +92,24 @@ impl Shared {
 
     pub(super) fn enter(&self, phase: Phase) {
         *self.phase.lock().unwrap_or_else(PoisonError::into_inner) = phase;
+    }
+
+    /// Returns the machine whose datanode is to be forgotten.
+    pub(super) fn lost_host(&self) -> Option<&'static str> {
+        *self.lost_host.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn set_lost_host(&self, host: Option<&'static str>) {
+        *self.lost_host.lock().unwrap_or_else(PoisonError::into_inner) = host;
+    }
+
+    pub(super) fn note_crash_at_move(&self) {
+        self.has_crashed_at_move.store(true, Ordering::Relaxed);
+    }
+
+    /// Returns whether the coordinator crashed at a commit of a move since the last call.
+    pub(super) fn take_crash_at_move(&self) -> bool {
+        self.has_crashed_at_move.swap(false, Ordering::Relaxed)
     }
 
     pub(super) fn model(&self) -> MutexGuard<'_, Model> {
@@ -95,8 +128,10 @@ pub(super) async fn run(
     client: Client,
     shared: Arc<Shared>,
     upgrade: Option<Arc<Progress>>,
+    one_replica_from: Option<Duration>,
     seed: u64,
 ) -> Result<(), Wrong> {
+    let restores = upgrade.is_none() && SeededRandom::new(seed ^ 0x4e57).below(5) == 0;
     let root = path("/");
     until("the cluster has formed", async || {
         client.admin().status().await.is_ok_and(|status| {
@@ -131,7 +166,7 @@ pub(super) async fn run(
     };
     let administrator = {
         let random = SeededRandom::new(seed ^ 0xad31);
-        tokio::spawn(administer(client.clone(), shared.clone(), random))
+        tokio::spawn(administer(client.clone(), shared.clone(), random, one_replica_from))
     };
     while let Some(ended) = tasks.join_next().await {
         ended.map_err(|error| error.to_string())??;
@@ -145,6 +180,9 @@ pub(super) async fn run(
         upgrade.enter(Stage::Downgrade);
         until("the older release was refused", async || upgrade.stage() == Stage::Refused).await?;
         check_everything(&client, &shared).await?;
+    }
+    if restores {
+        restore(&client, &shared).await?;
     }
     shared.enter(Phase::Whole);
     until("nothing is left to collect", async || {

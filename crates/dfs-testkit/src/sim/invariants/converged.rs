@@ -1,5 +1,5 @@
-//! A healed cluster converges: every chunk has the replicas it wants, each intact on the disk that its
-//! record names, on distinct nodes, and nothing is left to delete.
+//! A healed cluster converges: every chunk has exactly as many replicas as it wants, each intact on the
+//! disk that its record names, on distinct nodes, and nothing is left to delete.
 
 use std::collections::BTreeSet;
 
@@ -17,7 +17,7 @@ pub(in crate::sim) fn check(durable: &Durable) -> Result<(), String> {
         }
         let target = usize::from(record.redundancy.target());
         let nodes: BTreeSet<_> = replicas.iter().map(|it| durable.node(it)).collect();
-        if nodes.len() < target || nodes.len() < replicas.len() {
+        if nodes.len() != target || replicas.len() != target {
             return Err(format!("chunk {chunk} does not have {target} replicas: {replicas:?}"));
         }
         let is_whole = |replica| {
