@@ -344,7 +344,8 @@ impl Worker {
                 counts.unknown += 1;
                 model.unknown(changes);
             }
-            Err(error) if may_fail_with(&error) => {
+            // A put is stale when a node that took part was forgotten.
+            Err(error) if may_fail_with(&error) || error.code() == ErrorCode::Stale => {
                 counts.failed += 1;
                 model.refused(before);
             }
