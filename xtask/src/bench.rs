@@ -21,7 +21,7 @@ use dfs::Own;
 use machine::machine;
 use seaweedfs::SeaweedFs;
 
-const ROUNDS: usize = 3;
+const ROUNDS: usize = 5;
 const BIG: u64 = 1 << 30;
 const SMALL_FILES: usize = 4_000;
 const CLIENTS: usize = 16;
