@@ -6,7 +6,7 @@ use anyhow::Result;
 
 use crate::process::{cargo, release_dfs, run as run_command};
 
-pub(crate) const USAGE: &str = "repair [--small N] [--large N] | gc [--orphans N] [--minutes M] (loses nodes, plants orphans; measures)";
+pub(crate) const USAGE: &str = "repair [--small N] [--large N] [--changes N] | gc [--orphans N] [--minutes M] (loses nodes, plants orphans; measures)";
 
 pub(crate) fn run(root: &Path, arguments: &[String]) -> Result<()> {
     let dfs = release_dfs(root)?;

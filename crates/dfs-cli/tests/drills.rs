@@ -9,7 +9,7 @@ use crate::support::binary;
 #[test]
 fn repair_grows_with_what_was_lost_and_users_lose_no_call() {
     let quiet = Duration::from_secs(2);
-    let options = repair::Options { binary: binary(), small: 400, large: 0, quiet };
+    let options = repair::Options { binary: binary(), small: 400, large: 0, changes: 2, quiet };
     let report = repair::run(&options).unwrap_or_else(|violation| panic!("{violation}"));
     println!("{report}");
 }

@@ -218,6 +218,8 @@ pub(crate) struct Counts {
     reconciled: Counters,
     moves: Counters,
     moved_bytes: Counters,
+    /// Chunk records read by the sweep.
+    pub(crate) swept: Counter,
     /// Replicas reported bad by datanodes and recorded as such.
     pub(crate) bad_replicas: Counter,
     pub(crate) relayed: Relayed,
@@ -299,6 +301,10 @@ impl Counts {
                 "dfs_coordinator_moved_bytes_total",
                 "Bytes of the replicas built or moved by background work, by reason.",
                 &[("reason", MoveReason::NAMES)],
+            ),
+            swept: metrics.counter(
+                "dfs_coordinator_swept_chunks_total",
+                "Chunk records read to find what lost nodes and disks require.",
             ),
             bad_replicas: metrics.counter(
                 "dfs_coordinator_bad_replicas_total",

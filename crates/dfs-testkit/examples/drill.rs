@@ -6,8 +6,7 @@ use std::time::Duration;
 
 use dfs_testkit::drills::{gc, repair};
 
-const USAGE: &str =
-    "usage: drill DFS (repair [--small N] [--large N] | gc [--orphans N] [--minutes M])";
+const USAGE: &str = "usage: drill DFS (repair [--small N] [--large N] [--changes N] | gc [--orphans N] [--minutes M])";
 
 /// Time for which users are watched before a loss.
 const QUIET: Duration = Duration::from_secs(15);
@@ -36,9 +35,9 @@ fn drill(arguments: &[String]) -> Option<Result<String, String>> {
     let binary = PathBuf::from(binary);
     match name.as_str() {
         "repair" => {
-            let [small, large] = values(flags, [("--small", 20_000.0), ("--large", 20.0)])?;
-            let (small, large) = (small as usize, large as usize);
-            let options = repair::Options { binary, small, large, quiet: QUIET };
+            let known = [("--small", 20_000.0), ("--large", 20.0), ("--changes", 10.0)];
+            let [small, large, changes] = values(flags, known)?.map(|value| value as usize);
+            let options = repair::Options { binary, small, large, changes, quiet: QUIET };
             Some(repair::run(&options).map(|report| report.to_string()))
         }
         "gc" => {

@@ -3,3 +3,4 @@
 pub mod gc;
 mod load;
 pub mod repair;
+pub mod synced_writes;

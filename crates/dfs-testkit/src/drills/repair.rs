@@ -1,27 +1,31 @@
 //! Repair of lost datanodes: its speed, its growth with what was lost, and what users notice.
 //!
-//! Four datanodes, so that each chunk of a lost one has exactly one place to go. The first node is
-//! lost with a quarter of the chunks in the cluster, the second with all of them, both while repair
-//! is unlimited; the third while users put and get files and repair has its default rate. A new
-//! node replaces each lost one.
+//! Four datanodes, so that each chunk of a lost one has exactly one place to go. In the first cluster
+//! nothing limits the rate of repair: a node is lost with a quarter of the chunks in the cluster,
+//! another with all of them, and then a third one comes and goes while repair is paused. In the second
+//! cluster, with the default rates, a node is lost while users put and get files.
 
 use std::fmt;
-use std::fs;
 use std::ops::Range;
-use std::os::unix::fs::MetadataExt as _;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use dfs_client::{Client, ClusterStatus, WorkerChange};
+use dfs_client::{Client, ReplicationStatus, WorkerChange};
+use rustix::process::Signal;
 use tokio::runtime::Runtime;
 
 use super::load::{LARGE, SMALL, Users, check_files, p99, put_files};
+use super::synced_writes::{self, SyncedWrites};
 use crate::process::{Cluster, Settings, wait_until};
 
 /// Time within which everything must be repaired.
 const REPAIRED_WITHIN: Duration = Duration::from_mins(20);
+/// Time within which a change of the lost disks must be noticed.
+const NOTICED_WITHIN: Duration = Duration::from_mins(2);
 /// Time within which a user's turn must end.
 const TURN_WITHIN: Duration = Duration::from_secs(30);
+/// Longest pause of repair.
+const PAUSE: Duration = Duration::from_hours(1);
 const NODES: usize = 4;
 
 /// Parameters of a run.
@@ -33,6 +37,8 @@ pub struct Options {
     pub small: usize,
     /// Number of large chunks, a multiple of 4.
     pub large: usize,
+    /// Number of changes of the lost disks, a multiple of 2.
+    pub changes: usize,
     /// Time for which the users are watched before the loss.
     pub quiet: Duration,
 }
@@ -42,12 +48,10 @@ pub struct Options {
 pub struct Loss {
     /// Number of chunks that it held.
     pub chunks: u64,
-    /// Number of bytes of its disk that they took.
+    /// Number of their bytes that repair built.
     pub bytes: u64,
     /// Time from the moment at which its loss was noticed until all chunks were repaired.
-    pub repair: Duration,
-    /// Time to copy the same files on the same disk and sync them.
-    pub copy: Duration,
+    pub time: Duration,
 }
 
 /// Result of a run.
@@ -55,10 +59,18 @@ pub struct Loss {
 pub struct Report {
     /// Small files put per second, 16 at a time.
     pub creates_per_second: f64,
+    /// Bytes of large files put per second, 2 at a time.
+    pub put_bytes_per_second: f64,
+    /// Files written and synced on the same disk, one for each chunk of the large loss.
+    pub disk: SyncedWrites,
     /// A quarter of the chunks, without a limit.
     pub quarter: Loss,
     /// All chunks, without a limit.
     pub whole: Loss,
+    /// Number of changes of the lost disks.
+    pub changes: usize,
+    /// Turns over all chunks that these took.
+    pub turns: f64,
     /// All chunks, at the default rate, beside users.
     pub beside_users: Loss,
     /// Time within which 99 of 100 turns of a user ended, before the loss.
@@ -71,22 +83,27 @@ impl Report {
     /// Returns the time for a chunk of the large loss, relative to that of the small one: 1 if
     /// repair takes time in proportion to what was lost.
     pub fn growth(&self) -> f64 {
-        let per_chunk = |loss: Loss| loss.repair.as_secs_f64() / loss.chunks as f64;
+        let per_chunk = |loss: Loss| loss.time.as_secs_f64() / loss.chunks as f64;
+        per_chunk(self.whole) / per_chunk(self.quarter)
+    }
+
+    /// Returns the bytes for a chunk of the large loss, relative to that of the small one.
+    pub fn growth_of_bytes(&self) -> f64 {
+        let per_chunk = |loss: Loss| loss.bytes as f64 / loss.chunks as f64;
         per_chunk(self.whole) / per_chunk(self.quarter)
     }
 }
 
 impl fmt::Display for Loss {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let seconds = self.repair.as_secs_f64();
+        let seconds = self.time.as_secs_f64();
         write!(
             f,
-            "{} chunks, {} MiB: {seconds:.1} s, {:.0} chunks/s, {:.0} MiB/s; copying them takes {:.1} s",
+            "{} chunks, {} MiB: {seconds:.1} s, {:.0} chunks/s, {:.0} MiB/s",
             self.chunks,
             self.bytes >> 20,
             self.chunks as f64 / seconds,
             self.bytes as f64 / f64::from(1 << 20) / seconds,
-            self.copy.as_secs_f64(),
         )
     }
 }
@@ -94,10 +111,20 @@ impl fmt::Display for Loss {
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let ratio = self.p99_during.as_secs_f64() / self.p99_before.as_secs_f64();
-        writeln!(f, "small files put: {:.0}/s", self.creates_per_second)?;
+        let mib = self.put_bytes_per_second / f64::from(1 << 20);
+        writeln!(
+            f,
+            "put: {:.0} small files/s, {mib:.0} MiB/s of large ones",
+            self.creates_per_second
+        )?;
+        writeln!(f, "writing and syncing a file for each chunk: {}", self.disk)?;
         writeln!(f, "unlimited, a quarter: {}", self.quarter)?;
         writeln!(f, "unlimited, all: {}", self.whole)?;
+        let share = self.disk.time().as_secs_f64() / self.whole.time.as_secs_f64();
+        writeln!(f, "speed of the latter, relative to the disk: {share:.2}")?;
         writeln!(f, "time for a chunk, all to a quarter: {:.2}", self.growth())?;
+        writeln!(f, "bytes for a chunk, all to a quarter: {:.2}", self.growth_of_bytes())?;
+        writeln!(f, "{} changes of the lost disks: {:.1} turns", self.changes, self.turns)?;
         writeln!(f, "default rate beside users: {}", self.beside_users)?;
         write!(
             f,
@@ -111,22 +138,28 @@ impl fmt::Display for Report {
 /// Runs on a thread that is not part of a runtime. Fails if a call of a user does, if a file comes
 /// back different, or if repair does not complete.
 pub fn run(options: &Options) -> Result<Report, String> {
-    let mut drill = Drill::start(options.binary.clone());
     let (small, large) = (options.small, options.large);
-    let quarter = drill.put(0..small / 4, 0..large / 4)?;
-    drill.set_rate(WorkerChange::Rate(None))?;
-    let first = drill.lose(0)?;
+    let mut drill = Drill::start(options, "move_bytes_per_second: 0\n");
+    drill.set(WorkerChange::Rate(None))?;
+    drill.put(0..small / 4, 0..large / 4)?;
+    let quarter = drill.lose(0)?;
     drill.replace();
-    drill.put(small / 4..small, large / 4..large)?;
-    let second = drill.lose(1)?;
+    let (creates, puts) = drill.put(small / 4..small, large / 4..large)?;
+    let disk = synced_writes::measure(&drill.cluster.folder().join("synced"), small, large);
+    let disk = disk.map_err(|error| format!("writing and syncing files: {error}"))?;
+    let whole = drill.lose(1)?;
     drill.replace();
-    drill.set_rate(WorkerChange::DefaultRate)?;
+    let turns = drill.change(2, options.changes)?;
+    drill.check(small, large)?;
+    drop(drill);
 
+    let mut drill = Drill::start(options, "");
+    drill.put(0..small, 0..large)?;
     let users = Users::start(drill.runtime.handle(), &drill.client);
     let watched = Instant::now();
     wait_until(options.quiet, || watched.elapsed() >= options.quiet);
     let before = users.take_waits();
-    let third = drill.lose_noticed(2, || drop(users.take_waits()));
+    let lost = drill.lose_noticed(0, || drop(users.take_waits()));
     // Repair may take less time than a turn.
     let mut during = users.take_waits();
     wait_until(TURN_WITHIN, || {
@@ -134,20 +167,18 @@ pub fn run(options: &Options) -> Result<Report, String> {
         !during.is_empty()
     });
     let users = drill.runtime.block_on(users.stop());
-    let third = third?;
+    let beside_users = lost?;
     users?;
-    for (numbers, length) in [(0..small, SMALL), (0..large, LARGE)] {
-        let checked = drill.runtime.block_on(check_files(&drill.client, numbers, length));
-        let different = checked?;
-        if !different.is_empty() {
-            return Err(format!("files came back different: {different:?}"));
-        }
-    }
+    drill.check(small, large)?;
     Ok(Report {
-        creates_per_second: (small / 4) as f64 / quarter.as_secs_f64(),
-        quarter: first,
-        whole: second,
-        beside_users: third,
+        creates_per_second: (small - small / 4) as f64 / creates.as_secs_f64(),
+        put_bytes_per_second: ((large - large / 4) * LARGE) as f64 / puts.as_secs_f64(),
+        disk,
+        quarter,
+        whole,
+        changes: options.changes,
+        turns,
+        beside_users,
         p99_before: p99(before).ok_or("no user ended a turn before the loss")?,
         p99_during: p99(during).ok_or("no user ended a turn during repair")?,
     })
@@ -160,10 +191,11 @@ struct Drill {
 }
 
 impl Drill {
-    fn start(binary: PathBuf) -> Self {
+    fn start(options: &Options, datanode: &str) -> Self {
         let runtime = Runtime::new().expect("a runtime");
-        let settings = Settings { datanodes: NODES, ..Settings::default() };
-        let cluster = Cluster::start(binary, settings);
+        let settings =
+            Settings { datanodes: NODES, datanode: datanode.to_owned(), ..Settings::default() };
+        let cluster = Cluster::start(options.binary.clone(), settings);
         let client = {
             let _guard = runtime.enter();
             Client::builder().coordinator(cluster.coordinator_url()).connect_lazy()
@@ -171,30 +203,67 @@ impl Drill {
         Self { cluster, runtime, client: client.expect("a valid address") }
     }
 
-    /// Puts files. Returns the time that the small ones took.
-    fn put(&self, small: Range<usize>, large: Range<usize>) -> Result<Duration, String> {
+    /// Puts files. Returns the times that the small and the large ones took.
+    fn put(
+        &self,
+        small: Range<usize>,
+        large: Range<usize>,
+    ) -> Result<(Duration, Duration), String> {
         let put = async {
             let started = Instant::now();
             put_files(&self.client, small, SMALL).await?;
             let took = started.elapsed();
             put_files(&self.client, large, LARGE).await?;
-            Ok(took)
+            Ok((took, started.elapsed().saturating_sub(took)))
         };
         let put: Result<_, dfs_client::Error> = self.runtime.block_on(put);
         put.map_err(|error| format!("putting the files: {error}"))
     }
 
-    fn set_rate(&self, rate: WorkerChange) -> Result<(), String> {
+    /// Fails unless all files are what was put.
+    fn check(&self, small: usize, large: usize) -> Result<(), String> {
+        for (numbers, length) in [(0..small, SMALL), (0..large, LARGE)] {
+            let checked = self.runtime.block_on(check_files(&self.client, numbers, length));
+            let different = checked?;
+            if !different.is_empty() {
+                return Err(format!("files came back different: {different:?}"));
+            }
+        }
+        Ok(())
+    }
+
+    /// Changes the settings of repair.
+    fn set(&self, change: WorkerChange) -> Result<(), String> {
         let set = async {
             let admin = self.client.admin();
             let cluster = admin.status().await?.cluster;
-            admin.set_worker(cluster, "repair", rate).await
+            admin.set_worker(cluster, "repair", change).await
         };
-        self.runtime.block_on(set).map(drop).map_err(|error| format!("setting the rate: {error}"))
+        self.runtime.block_on(set).map(drop).map_err(|error| format!("setting repair: {error}"))
     }
 
-    fn status(&self) -> Option<ClusterStatus> {
-        self.runtime.block_on(self.client.admin().status()).ok()
+    fn replication(&self) -> Option<ReplicationStatus> {
+        self.runtime.block_on(self.client.admin().status()).ok()?.replication
+    }
+
+    /// Waits until chunks lack replicas because nodes are lost, or until none does.
+    fn wait(&self, are_lacking: bool, within: Duration) -> Result<(), String> {
+        let mut seen = None;
+        let is_it = wait_until(within, || {
+            seen = self.replication();
+            let lacking = seen.as_ref().map(|seen| seen.under_replicated + seen.missing);
+            lacking.is_some_and(|lacking| (lacking > 0) == are_lacking)
+        });
+        match (is_it, are_lacking) {
+            (true, _) => Ok(()),
+            (false, true) => Err(format!("no loss was noticed within {within:?}: {seen:?}")),
+            (false, false) => Err(format!("not repaired within {within:?}: {seen:?}")),
+        }
+    }
+
+    fn moved_bytes(&self) -> u64 {
+        let name = "dfs_coordinator_moved_bytes_total";
+        self.cluster.coordinator.metric(name, "reason=\"repair\"") as u64
     }
 
     fn lose(&mut self, node: usize) -> Result<Loss, String> {
@@ -205,34 +274,21 @@ impl Drill {
     /// begins.
     fn lose_noticed(&mut self, node: usize, noticed: impl FnOnce()) -> Result<Loss, String> {
         let address = self.cluster.datanodes[node].address().to_owned();
-        let status = self.status().ok_or("the status is not available")?;
+        let status = self.runtime.block_on(self.client.admin().status());
+        let status = status.map_err(|error| format!("the status is not available: {error}"))?;
         let held = status.nodes.iter().find(|held| held.address == address);
         let chunks = held.ok_or("the node is not in the status")?.chunks();
+        let before = self.moved_bytes();
         self.cluster.datanodes[node].kill();
-        let degraded = || self.status().and_then(|status| status.replication);
-        let is_noticed = wait_until(REPAIRED_WITHIN, || {
-            degraded().is_some_and(|replication| replication.under_replicated > 0)
-        });
-        if !is_noticed {
-            return Err("the loss of a node was not noticed".to_owned());
-        }
+        self.wait(true, NOTICED_WITHIN)?;
         noticed();
         let started = Instant::now();
-        let mut seen = None;
-        let is_repaired = wait_until(REPAIRED_WITHIN, || {
-            seen = degraded();
-            seen.as_ref().is_some_and(|seen| seen.under_replicated + seen.missing == 0)
-        });
-        let repair = started.elapsed();
-        if !is_repaired {
-            return Err(format!("not repaired within {REPAIRED_WITHIN:?}: {seen:?}"));
-        }
+        self.wait(false, REPAIRED_WITHIN)?;
+        let time = started.elapsed();
         let disk = self.cluster.disk(node);
-        let copied = copy(&disk, &self.cluster.folder().join("copied"));
-        let (bytes, copy) =
-            copied.map_err(|error| format!("copying {}: {error}", disk.display()))?;
-        fs::remove_dir_all(&disk).map_err(|error| format!("{}: {error}", disk.display()))?;
-        Ok(Loss { chunks, bytes, repair, copy })
+        let removed = std::fs::remove_dir_all(&disk);
+        removed.map_err(|error| format!("{}: {error}", disk.display()))?;
+        Ok(Loss { chunks, bytes: self.moved_bytes() - before, time })
     }
 
     /// Starts an empty datanode.
@@ -240,30 +296,23 @@ impl Drill {
         self.cluster.add_datanode();
         self.cluster.wait_for_active(NODES);
     }
-}
 
-/// Copies the files below a directory, syncs and deletes the copies. Returns their allocated bytes
-/// and the time until they were synced.
-fn copy(from: &Path, to: &Path) -> std::io::Result<(u64, Duration)> {
-    fn below(from: &Path, to: &Path) -> std::io::Result<u64> {
-        fs::create_dir_all(to)?;
-        let mut bytes = 0;
-        for entry in fs::read_dir(from)? {
-            let entry = entry?;
-            let to = to.join(entry.file_name());
-            if entry.file_type()?.is_dir() {
-                bytes += below(&entry.path(), &to)?;
-            } else {
-                fs::copy(entry.path(), &to)?;
-                bytes += entry.metadata()?.blocks() * 512;
-            }
+    /// Lets a datanode be lost and return while repair is paused. Returns how many turns over all
+    /// chunks repair took meanwhile.
+    fn change(&self, node: usize, times: usize) -> Result<f64, String> {
+        self.set(WorkerChange::Pause(PAUSE))?;
+        let chunks = self.replication().ok_or("the status is not available")?.chunks;
+        let swept = || self.cluster.coordinator.metric("dfs_coordinator_swept_chunks_total", "");
+        let before = swept();
+        for _ in 0..times / 2 {
+            self.cluster.datanodes[node].signal(Signal::STOP);
+            let lost = self.wait(true, NOTICED_WITHIN);
+            self.cluster.datanodes[node].signal(Signal::CONT);
+            lost?;
+            self.wait(false, NOTICED_WITHIN)?;
         }
-        Ok(bytes)
+        let turns = (swept() - before) / chunks.max(1) as f64;
+        self.set(WorkerChange::Resume)?;
+        Ok(turns)
     }
-    let started = Instant::now();
-    let bytes = below(from, to)?;
-    rustix::fs::syncfs(fs::File::open(to)?)?;
-    let took = started.elapsed();
-    fs::remove_dir_all(to)?;
-    Ok((bytes, took))
 }
