@@ -14,6 +14,7 @@ use dfs_workers::{Control, Handles, SCRUB};
 use tokio::time::Instant;
 use tracing::warn;
 
+use crate::build_slots::BuildSlots;
 use crate::checks::Checks;
 use crate::unreadable::UnreadableRecords;
 
@@ -66,6 +67,8 @@ pub(crate) struct Background {
     unreadable_nodes: Mutex<UnreadableRecords>,
     /// Comparisons of disks with records.
     pub(crate) checks: Checks,
+    /// Limits on what is built at each node.
+    pub(crate) builds: BuildSlots,
     /// Chunks whose replicas are being built.
     claims: Arc<Mutex<BTreeSet<ChunkId>>>,
     /// When a writer was last refused for lack of space.
@@ -93,6 +96,8 @@ pub(crate) struct Health {
     pub(crate) counts: ReplicationCounts,
     /// Chunks being repaired.
     pub(crate) repairing: u64,
+    /// Chunks are being repaired, or will be as the rate of repair and the nodes have room.
+    pub(crate) is_at_work: bool,
     /// Disks whose replicas do not count.
     pub(crate) lost: LostDisks,
     /// Unreadable chunk records.
@@ -114,6 +119,7 @@ impl Background {
             unreaped: Mutex::default(),
             unreadable_nodes: Mutex::default(),
             checks: Checks::default(),
+            builds: BuildSlots::default(),
             claims: Arc::default(),
             no_space: Mutex::default(),
             held: Mutex::default(),
@@ -209,7 +215,7 @@ impl Background {
 
     /// Returns whether replicas are being repaired, or it is unknown whether any need it.
     pub(crate) fn is_repairing(&self) -> bool {
-        crate::lock(&self.health).as_ref().is_none_or(|health| health.repairing > 0)
+        crate::lock(&self.health).as_ref().is_none_or(|health| health.is_at_work)
     }
 
     /// Publishes the health of all chunks; `None` while it is unknown.

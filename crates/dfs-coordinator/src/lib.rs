@@ -18,6 +18,7 @@
 
 mod background;
 mod bootstrap;
+mod build_slots;
 mod candidates;
 mod checks;
 mod components;

@@ -15,6 +15,8 @@ use dfs_types::{
 };
 use tokio::time::Instant;
 
+use crate::build_slots::BuildQuota;
+
 /// Thresholds of silence.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct LivenessTimeouts {
@@ -81,6 +83,8 @@ pub(crate) struct Report {
     pub(crate) is_full: bool,
     pub(crate) is_stopping: bool,
     pub(crate) sessions: u32,
+    /// Large replicas that it builds, and may be read for builds elsewhere, at a time.
+    pub(crate) builds: u32,
 }
 
 /// A node at one moment.
@@ -103,6 +107,8 @@ pub(crate) struct View {
     pub(crate) is_stopping: bool,
     /// Open upload sessions.
     pub(crate) sessions: u32,
+    /// What it builds, and may be read for builds elsewhere, at a time.
+    pub(crate) builds: BuildQuota,
     /// Time since its last heartbeat; `None` if this coordinator never got one.
     pub(crate) last_heard: Option<Duration>,
     /// Rest of its maintenance, if it is in one.
@@ -219,6 +225,11 @@ impl Entry {
         };
         let faults = self.member.disks.iter().map(|disk| Some((disk.id, fault(disk)?)));
         faults.flatten().collect()
+    }
+
+    fn build_quota(&self) -> BuildQuota {
+        // One until it has reported.
+        BuildQuota::of(self.report.builds.max(1))
     }
 
     fn maintenance_left(&self, now: Instant) -> Option<Duration> {
@@ -431,6 +442,11 @@ impl Registry {
         self.nodes.get(&node).map(|entry| self.view_of(node, entry, now))
     }
 
+    /// Returns what a node builds at a time; `None` for an unknown node.
+    pub(crate) fn build_quota(&self, node: NodeId) -> Option<BuildQuota> {
+        self.nodes.get(&node).map(Entry::build_quota)
+    }
+
     /// Returns the views of all members, in id order.
     pub(crate) fn views(&self, now: Instant) -> Vec<View> {
         self.nodes
@@ -608,6 +624,7 @@ impl Registry {
             is_full: entry.report.is_full,
             is_stopping: entry.report.is_stopping,
             sessions: entry.report.sessions,
+            builds: entry.build_quota(),
             last_heard: entry.last_heard.map(|at| now.saturating_duration_since(at)),
             maintenance_left: entry.maintenance_left(now),
         }

@@ -60,7 +60,8 @@ pub struct Settings {
     pub orphan_age_ms: u64,
     /// Milliseconds without renewal after which another coordinator takes over the background work.
     pub worker_lease_ms: u64,
-    /// Replicas that repair builds concurrently.
+    /// Chunks that repair, drain, rebalance and trim each work on concurrently. What they build at
+    /// a datanode is limited by its own setting.
     pub repair_concurrency: usize,
     /// Streams of chunk bytes relayed concurrently to datanodes, for clients that cannot connect to
     /// them; a stream may take about 6 MiB. 0 disables the relay.
@@ -124,7 +125,7 @@ impl Default for Settings {
             reconcile_settle_ms: 5_000,
             orphan_age_ms: 24 * 3_600_000,
             worker_lease_ms: 10_000,
-            repair_concurrency: 4,
+            repair_concurrency: 64,
             relay_streams: 32,
             drain_ms: 10_000,
             finalize_upgrades: false,
@@ -164,8 +165,8 @@ impl Settings {
         if self.worker_lease_ms < 300 {
             return wrong("worker_lease_ms", "is less than 300");
         }
-        if !(1..=64).contains(&self.repair_concurrency) {
-            return wrong("repair_concurrency", "is not between 1 and 64");
+        if !(1..=1_024).contains(&self.repair_concurrency) {
+            return wrong("repair_concurrency", "is not between 1 and 1024");
         }
         if self.relay_streams > RELAY_STREAMS_MAX {
             return wrong("relay_streams", "is more than 1024");

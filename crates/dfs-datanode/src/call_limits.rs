@@ -1,7 +1,9 @@
 //! Concurrency limits of calls other than reads and writes of chunks.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 
+use dfs_types::{BUILD_WEIGHT_MAX, build_weight};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::Error;
@@ -12,8 +14,8 @@ const LISTINGS_MAX: usize = 16;
 const DELETIONS_MAX: usize = 16;
 /// Maximum number of concurrent reports of bad blocks.
 const REPORTS_MAX: usize = 64;
-/// Maximum number of concurrent orders to verify a replica.
-const VERIFICATIONS_MAX: usize = 4;
+/// Maximum number of concurrent orders to verify a replica. Coordinators order fewer large ones.
+const VERIFICATIONS_MAX: usize = 64;
 
 /// Maximum number of replicas being adopted concurrently.
 const ADOPTIONS_MAX: usize = 4;
@@ -53,5 +55,57 @@ impl Default for CallLimits {
             verifications: CallLimit::new("replicas being verified", VERIFICATIONS_MAX),
             adoptions: CallLimit::new("replicas being adopted", ADOPTIONS_MAX),
         }
+    }
+}
+
+/// Limit on replicas being built. A build may start while any part of the limit is free, whatever
+/// its weight, so that many small ones do not delay a large one.
+pub(crate) struct BuildLimit {
+    max: u32,
+    weight: Arc<AtomicU32>,
+}
+
+/// A build in progress, until this is dropped.
+pub(crate) struct BuildPermit {
+    own: u32,
+    weight: Arc<AtomicU32>,
+}
+
+impl BuildLimit {
+    /// Creates a limit of `builds` large replicas at a time.
+    pub(crate) fn new(builds: usize) -> Self {
+        let max = BUILD_WEIGHT_MAX.saturating_mul(builds as u32);
+        Self { max, weight: Arc::default() }
+    }
+
+    /// Begins the build of a replica of this many bytes. Never waits; `Busy` at the limit.
+    pub(crate) fn enter(&self, length: u64) -> Result<BuildPermit, Error> {
+        let own = build_weight(length);
+        let add = |weight: u32| (weight < self.max).then(|| weight.saturating_add(own));
+        let added = self.weight.fetch_update(Ordering::Relaxed, Ordering::Relaxed, add);
+        added.map_err(|_| Error::Busy("replicas being built"))?;
+        Ok(BuildPermit { own, weight: self.weight.clone() })
+    }
+}
+
+impl Drop for BuildPermit {
+    fn drop(&mut self) {
+        self.weight.fetch_sub(self.own, Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn large_build_starts_while_small_ones_leave_any_room() {
+        let builds = BuildLimit::new(1);
+        let mut small: Vec<_> = (0..15).map(|_| builds.enter(1).unwrap()).collect();
+        let large = builds.enter(64 << 20).unwrap();
+        small.clear();
+        assert!(builds.enter(1).is_err(), "one large one is the limit");
+        drop(large);
+        assert!(builds.enter(1).is_ok());
     }
 }

@@ -10,13 +10,13 @@ use dfs_proto::wire;
 use dfs_runtime::Readiness;
 use dfs_transport::Channels;
 use dfs_types::{
-    ClusterId, DiskId, Generation, Incarnation, LeaseEpoch, Level, NodeId, NodeState, Part, Random,
-    ReadProof, Receipt, RegistrationNumber, ReplicaRef, Seal, SealKey,
+    BUILD_WEIGHT_MAX, ClusterId, DiskId, Generation, Incarnation, LeaseEpoch, Level, NodeId,
+    NodeState, Part, Random, ReadProof, Receipt, RegistrationNumber, ReplicaRef, Seal, SealKey,
 };
 use dfs_workers::{Handles, Place, Throttle};
 use tokio::sync::{Mutex as AsyncMutex, Semaphore, watch};
 
-use crate::call_limits::CallLimits;
+use crate::call_limits::{BuildLimit, CallLimits};
 use crate::clocks::Clocks;
 use crate::metrics::Counts;
 use crate::scrub_board::ScrubBoard;
@@ -62,7 +62,9 @@ pub(crate) struct Node {
     pub(crate) reads: Arc<Semaphore>,
     pub(crate) waiting_reads: Semaphore,
     pub(crate) calls: CallLimits,
-    pub(crate) builds: Arc<Semaphore>,
+    pub(crate) builds: BuildLimit,
+    /// Weights of replicas that may be read for builds elsewhere, apart from the reads of users.
+    pub(crate) build_reads: Arc<Semaphore>,
     /// Limits the bytes that builds move in and out.
     pub(crate) movement: Throttle,
     pub(crate) id: NodeId,
@@ -114,7 +116,8 @@ impl Node {
             reads: Arc::new(Semaphore::new(settings.reads)),
             waiting_reads: Semaphore::new(WAITING_READS_MAX),
             calls: CallLimits::default(),
-            builds: Arc::new(Semaphore::new(settings.builds)),
+            builds: BuildLimit::new(settings.builds),
+            build_reads: Arc::new(Semaphore::new(settings.builds * BUILD_WEIGHT_MAX as usize)),
             movement: Throttle::new(settings.move_bytes_per_second),
             settings,
             store,

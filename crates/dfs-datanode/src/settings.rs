@@ -56,10 +56,11 @@ pub struct Settings {
     pub window_bytes: u64,
     /// Reads served concurrently; some more may wait.
     pub reads: usize,
-    /// Replicas built here concurrently, on orders of coordinators.
+    /// Replicas of 64 MiB and more built here concurrently, on orders of coordinators, and read
+    /// here concurrently for builds elsewhere. A replica of 4 MiB or less counts as a sixteenth.
     pub builds: usize,
     /// Bytes per second that builds here, and builds of other nodes from here, may move together; 0
-    /// for no limit.
+    /// for no limit. Each replica counts as 256 KiB at least.
     pub move_bytes_per_second: u64,
     /// Milliseconds within which the scrub reads every replica on a disk once; 0 for only when it is
     /// requested.

@@ -4,6 +4,7 @@
 //! Values are parsed once, on input, and trusted afterwards. The crate depends on no runtime, wire
 //! format or Kubernetes, so that every other crate can depend on it.
 
+mod build_cost;
 mod causes;
 mod checksum;
 mod counted;
@@ -32,6 +33,7 @@ mod time;
 mod write_quorum;
 mod xattr;
 
+pub use build_cost::{BUILD_WEIGHT_MAX, build_weight, move_cost};
 pub use causes::with_causes;
 pub use checksum::{BLOCK_SIZE, Crc32c, Sha256, Sha256Hasher, block_count};
 pub use counted::counted;

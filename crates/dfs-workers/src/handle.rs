@@ -75,6 +75,22 @@ impl Handle {
         }
     }
 
+    /// Uses `units` of its budget if that is possible at once, whether or not it is paused. Returns
+    /// whether it was.
+    pub fn try_take(&self, units: u64) -> bool {
+        self.throttle.try_take(units)
+    }
+
+    /// Waits until [`Self::try_take`] may succeed.
+    pub async fn ready(&self) {
+        self.throttle.ready().await;
+    }
+
+    /// Takes back units that were not used after all.
+    pub fn give_back(&self, units: u64) {
+        self.throttle.give_back(units);
+    }
+
     /// Changes its settings, which take effect at once, also for waiting callers.
     pub fn set_control(&self, control: Control) {
         self.throttle.set_rate(control.rate.unwrap_or(self.spec.budget.per_second));

@@ -4,7 +4,7 @@ use std::sync::{Mutex, PoisonError};
 
 use std::time::Duration;
 
-use tokio::sync::watch;
+use tokio::sync::{MutexGuard, watch};
 use tokio::time::{Instant, timeout};
 
 /// Longest single wait, so that a duration cannot overflow. Callers check again afterwards.
@@ -53,17 +53,46 @@ impl Throttle {
 
     /// Waits until `units` may pass. When cancelled, nothing has passed.
     pub async fn take(&self, units: u64) {
-        let _turn = self.turn.lock().await;
+        let _turn = self.wait().await;
+        self.owe(units as f64);
+    }
+
+    /// Lets `units` pass if they may at once. Returns whether they did.
+    pub fn try_take(&self, units: u64) -> bool {
+        let Ok(_turn) = self.turn.try_lock() else { return false };
+        let may_pass = self.pay(self.rate()) <= 0.0;
+        if may_pass {
+            self.owe(units as f64);
+        }
+        may_pass
+    }
+
+    /// Waits until [`Self::try_take`] would succeed, if nobody else takes anything.
+    pub async fn ready(&self) {
+        drop(self.wait().await);
+    }
+
+    /// Takes back units that passed but were not used.
+    pub fn give_back(&self, units: u64) {
+        self.owe(-(units as f64));
+    }
+
+    fn owe(&self, units: f64) {
+        if self.rate() > 0 {
+            let mut debt = self.debt.lock().unwrap_or_else(PoisonError::into_inner);
+            debt.units = (debt.units + units).max(0.0);
+        }
+    }
+
+    /// Waits until the debt is paid off. Nobody else passes before the result is dropped.
+    async fn wait(&self) -> MutexGuard<'_, ()> {
+        let turn = self.turn.lock().await;
         let mut changes = self.rate.subscribe();
         loop {
             let rate = *changes.borrow_and_update();
             let left = self.pay(rate);
-            if rate == 0 {
-                return;
-            }
             if left <= 0.0 {
-                self.debt.lock().unwrap_or_else(PoisonError::into_inner).units = units as f64;
-                return;
+                return turn;
             }
             let wait = (left / rate as f64).min(WAIT_MAX.as_secs_f64());
             // Rounded up, so that the debt is paid when the timer fires.
@@ -122,6 +151,21 @@ mod tests {
         throttle.set_rate(0);
         waiting.await.unwrap();
         assert_eq!(started.elapsed().as_secs(), 10);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn units_that_are_given_back_delay_nobody() {
+        let throttle = Throttle::new(100);
+        assert!(throttle.try_take(1_000));
+        assert!(!throttle.try_take(1));
+        throttle.give_back(900);
+        let started = Instant::now();
+        throttle.ready().await;
+        assert_eq!(started.elapsed().as_secs(), 1);
+        throttle.give_back(1 << 40);
+        assert!(throttle.try_take(100));
+        throttle.ready().await;
+        assert_eq!(started.elapsed().as_secs(), 2, "no credit is saved up");
     }
 
     #[tokio::test(start_paused = true)]

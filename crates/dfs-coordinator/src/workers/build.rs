@@ -3,18 +3,21 @@
 use dfs_metadata::engine::lease::LeaseGrant;
 use dfs_metadata::namespace::{Chunk, Replica};
 use dfs_types::{ChunkId, NodeId, ReplicaRef, Scope};
+use tokio::time::Instant;
 use tracing::{info, warn};
 
+use crate::build_slots::BuildSlot;
 use crate::core::Core;
 use crate::workers::orders::{self, BuildOrder, BuildOutcome, Built};
 
 /// Attempts to build a replica at a node that has others.
 const TRIES: u32 = 8;
 
-/// Builds a replica of a chunk, which the worker has claimed, at a node. `None` when that failed.
+/// Builds a replica of a chunk, which the worker has claimed, at a node. `None` when that failed. The
+/// slot is held until then.
 pub(super) async fn build(
     (core, lease): (&Core, &LeaseGrant),
-    target: NodeId,
+    (target, slot): (NodeId, BuildSlot),
     (chunk, record): (ChunkId, &Chunk),
     sources: &[(NodeId, ReplicaRef)],
     mut replaces: Vec<ReplicaRef>,
@@ -26,6 +29,7 @@ pub(super) async fn build(
         let build = match orders::build(core, lease, target, &order).await {
             Ok(build) => build,
             Err(failure) => {
+                slot.target_failed(Instant::now());
                 warn!(%chunk, %target, %failure, "a replica could not be built");
                 return None;
             }
@@ -33,6 +37,7 @@ pub(super) async fn build(
         for (source, why) in build.failed {
             warn!(%chunk, %target, %source, why, "a source of a replica failed");
         }
+        slot.target_works();
         match build.outcome? {
             BuildOutcome::Built(built) => return Some(built),
             BuildOutcome::Existing(found) => {

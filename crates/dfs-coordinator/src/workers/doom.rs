@@ -2,14 +2,16 @@
 
 use dfs_metadata::engine::lease::LeaseGrant;
 use dfs_metadata::namespace::{Chunk, Doom, Evidence, ReplicaId};
-use dfs_types::{ChunkId, Scope};
+use dfs_types::{ChunkId, NodeId, Scope, build_weight, move_cost};
 use dfs_workers::Handle;
+use tokio::time::Instant;
 use tracing::warn;
 
 use super::WORKER_LEASE;
 use super::orders;
 use super::repair::is_overtaken;
 use crate::Error;
+use crate::build_slots::BuildSlot;
 use crate::core::Core;
 use crate::verdicts;
 
@@ -31,7 +33,8 @@ pub(super) async fn doom(
     for replica in kept {
         let Some(at) = disks.get(replica.disk) else { continue };
         let name = orders::replica_ref(chunk, *replica, at.disk);
-        handle.take(record.seal.length).await;
+        handle.take(move_cost(record.seal.length)).await;
+        let Some(_slot) = begin_read(core, at.node, record).await else { continue };
         match orders::verify(core, at.node, name, record).await {
             Ok((_, Some(_))) if !is_still_right() => return Ok(None),
             Ok((_, Some(proof))) => {
@@ -62,4 +65,16 @@ pub(super) async fn doom(
         }
     }
     Ok(None)
+}
+
+/// Waits until a replica may be read at its node; `None` if the node is not known here.
+async fn begin_read(core: &Core, node: NodeId, record: &Chunk) -> Option<BuildSlot> {
+    let slots = &core.background.builds;
+    loop {
+        let quota = core.registry().build_quota(node)?;
+        match slots.read((node, quota), build_weight(record.seal.length), Instant::now()) {
+            Ok(slot) => return Some(slot),
+            Err(end) => slots.wait(end).await,
+        }
+    }
 }

@@ -6,17 +6,19 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::time::Duration;
 
 use dfs_metadata::chunk_health::{Cluster, judge};
 use dfs_metadata::engine::lease::LeaseGrant;
 use dfs_metadata::namespace::{Chunk, Disks, Doom, Replica, ReplicaId};
 use dfs_metadata::placement::{Candidate, PlacementRequest};
-use dfs_types::{ChunkId, NodeId, Part, Receipt, ReplicaRef, Scope};
+use dfs_types::{ChunkId, NodeId, Part, Receipt, ReplicaRef, Scope, build_weight, move_cost};
 use dfs_workers::Handle;
 use tokio::time::Instant;
 use tracing::warn;
 
 use crate::Error;
+use crate::build_slots::{BuildEnd, BuildQuota, BuildSlot};
 use crate::candidates::candidates;
 use crate::core::Core;
 use crate::metrics::MoveReason;
@@ -30,6 +32,9 @@ use crate::workers::spread::holders;
 /// Replicas that an order names to build from, at most.
 const SOURCES_MAX: usize = 15;
 
+/// Time within which the nodes of a move must have room for it.
+const ROOM_WITHIN: Duration = Duration::from_mins(1);
+
 /// Moves replicas for one reason.
 #[derive(Clone)]
 pub(super) struct Mover {
@@ -37,6 +42,14 @@ pub(super) struct Mover {
     pub(super) lease: LeaseGrant,
     pub(super) handle: Arc<Handle>,
     pub(super) reason: MoveReason,
+}
+
+/// A build that has begun.
+struct Build {
+    target: NodeId,
+    /// Replicas to pull from, best first.
+    sources: Vec<(NodeId, ReplicaRef)>,
+    slot: BuildSlot,
 }
 
 /// Outcome of a move.
@@ -55,7 +68,7 @@ pub(super) enum Moved {
 
 impl Mover {
     /// Moves a replica, as recorded in `record`, to the node that `target` chooses: before this move
-    /// waits for its turn, and again afterwards. Where it chooses none, nothing is done.
+    /// waits for its turn, and again until that node has room. Where it chooses none, nothing is done.
     pub(super) async fn run(
         &self,
         chunk: ChunkId,
@@ -70,20 +83,72 @@ impl Mover {
             return Ok(Moved::NoTarget);
         }
         // Without a claim: it lasts as long as a pause, and repair may need the chunk meanwhile.
-        self.handle.take(record.seal.length).await;
-        if self.core.background.held().is_some() {
-            return Ok(Moved::Failed);
-        }
+        let cost = move_cost(record.seal.length);
+        self.handle.take(cost).await;
+        let sources = self.sources(chunk, record, from).await?;
+        let Build { target, sources, slot } = match self.begin(record, sources, target).await {
+            Ok(build) => build,
+            Err(outcome) => {
+                self.handle.give_back(cost);
+                return Ok(outcome);
+            }
+        };
         let Some(_claim) = self.core.background.claim(chunk) else {
+            self.handle.give_back(cost);
             return Ok(Moved::Failed);
         };
-        let Some(target) = target() else {
-            return Ok(Moved::NoTarget);
-        };
-        let Some(built) = self.build(chunk, record, from, target).await? else {
+        let on = (&*self.core, &self.lease);
+        let built = build(on, (target, slot), (chunk, record), &sources, Vec::new()).await;
+        let Some(built) = built else {
             return Ok(Moved::Failed);
         };
         self.commit(chunk, record, from, &built).await
+    }
+
+    /// Waits until the node that `target` chooses, and the best of the sources with room, can begin
+    /// a build.
+    async fn begin(
+        &self,
+        record: &Chunk,
+        sources: Vec<(NodeId, ReplicaRef)>,
+        target: impl Fn() -> Option<NodeId> + Send + Sync,
+    ) -> Result<Build, Moved> {
+        let slots = &self.core.background.builds;
+        let until = Instant::now() + ROOM_WITHIN;
+        loop {
+            let now = Instant::now();
+            let is_over = now >= until || self.handle.pause_left().is_some();
+            if is_over || self.core.background.held().is_some() {
+                return Err(Moved::Failed);
+            }
+            let target = target().ok_or(Moved::NoTarget)?;
+            // It reads its own replica without an order.
+            let mut sources: Vec<_> =
+                sources.iter().copied().filter(|(node, _)| *node != target).collect();
+            let with_room = |(node, _): &(NodeId, ReplicaRef)| {
+                let quota = self.quota(*node);
+                quota.is_some_and(|quota| slots.room(BuildEnd::source(*node), quota, now) > 0)
+            };
+            if let Some(best) = sources.iter().position(with_room) {
+                sources[..=best].rotate_right(1);
+            }
+            sources.truncate(SOURCES_MAX);
+            let source = sources.first().and_then(|(node, _)| Some((*node, self.quota(*node)?)));
+            let quota = self.quota(target).ok_or(Moved::NoTarget)?;
+            match slots.take((target, quota), source, build_weight(record.seal.length), now) {
+                Ok(slot) => return Ok(Build { target, sources, slot }),
+                Err(end) => slots.wait(end).await,
+            }
+        }
+    }
+
+    /// Returns what this kind of move may occupy of a node.
+    fn quota(&self, node: NodeId) -> Option<BuildQuota> {
+        let quota = self.core.registry().build_quota(node)?;
+        Some(match self.reason {
+            MoveReason::Rebalance | MoveReason::Zone => quota.half(),
+            _ => quota,
+        })
     }
 
     /// Chooses a node without a replica of the chunk; one in another zone than the replicas that
@@ -127,26 +192,29 @@ impl Mover {
     fn select(&self, candidates: &[Candidate], record: &Chunk) -> Option<NodeId> {
         let bytes = record.seal.length;
         let request = PlacementRequest { count: 1, bytes, ..PlacementRequest::default() };
-        self.core.selector.select(candidates, &request, &*self.core.random).first().copied()
+        let in_flight =
+            self.core.background.builds.in_flight(|node| self.quota(node), Instant::now());
+        let (working, failing): (Vec<_>, Vec<_>) =
+            candidates.iter().cloned().partition(|it| !in_flight.failing.contains(&it.node));
+        let (open, full): (Vec<_>, Vec<_>) =
+            working.into_iter().partition(|it| !in_flight.full.contains(&it.node));
+        let select = |group: &Vec<Candidate>| {
+            self.core.selector.select(group, &request, &*self.core.random).first().copied()
+        };
+        [open, full, failing].iter().find_map(select)
     }
 
-    /// Builds a replica at the target. `None` when that failed.
-    async fn build(
+    /// Returns the replicas to pull from, best first.
+    async fn sources(
         &self,
         chunk: ChunkId,
         record: &Chunk,
         from: ReplicaId,
-        target: NodeId,
-    ) -> Result<Option<Built>, Error> {
+    ) -> Result<Vec<(NodeId, ReplicaRef)>, Error> {
         let disks = self.core.namespace.disks_of([record]).await;
         let disks = disks.map_err(Error::metadata("reading the disks of a chunk"))?;
         let cluster = self.core.registry().cluster(Instant::now());
-        let mut sources = sources(chunk, record, from, &disks, &cluster);
-        // It reads its own replica without an order.
-        sources.retain(|(node, _)| *node != target);
-        sources.truncate(SOURCES_MAX);
-        let on = (&*self.core, &self.lease);
-        Ok(build(on, target, (chunk, record), &sources, Vec::new()).await)
+        Ok(sources(chunk, record, from, &disks, &cluster))
     }
 
     /// Counts the new replica and dooms the old one.

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use dfs_proto::v1;
-use dfs_types::{ErrorCode, NodeId};
+use dfs_types::{ErrorCode, NodeId, move_cost};
 use tonic::{Response, Status};
 
 use super::administering::{id, refusal};
@@ -11,7 +11,11 @@ use super::workers::rate;
 use crate::cluster::{Cluster, eventually};
 
 impl Cluster {
-    async fn drain(&self, node: u128, is_dry_run: bool) -> Result<v1::DrainResponse, Status> {
+    pub(super) async fn drain(
+        &self,
+        node: u128,
+        is_dry_run: bool,
+    ) -> Result<v1::DrainResponse, Status> {
         let (cluster_id, node_id) = (self.id().await, id(node));
         let request = v1::DrainRequest { cluster_id, node_id, is_dry_run };
         self.admin().await.drain(request).await.map(Response::into_inner)
@@ -112,7 +116,7 @@ async fn drain_taken_back_half_way_keeps_every_replica() {
     for number in 0..30 {
         chunks.push(cluster.put(&format!("/file-{number}"), &[7; 100], &[1, 2, 3]).await);
     }
-    cluster.set_worker("drain", rate(1_000)).await.unwrap();
+    cluster.set_worker("drain", rate(10 * move_cost(0))).await.unwrap();
     cluster.drain(3, false).await.unwrap();
     eventually("some are moved", || async { cluster.node(4).chunks() >= 3 }).await;
     assert_eq!(cluster.undrain(3).await, v1::NodeState::Active);

@@ -9,7 +9,7 @@ use dfs_coordinator::Settings;
 use dfs_metadata::memory::MemoryEngine;
 use dfs_proto::v1;
 use dfs_proto::v1::set_worker_request::Change;
-use dfs_types::ChunkId;
+use dfs_types::{ChunkId, move_cost};
 
 use crate::cluster::{Cluster, HOUR, eventually, settings};
 
@@ -158,7 +158,7 @@ async fn moves_continue_on_the_next_lease_holder() {
     let files = first.put_files(50, &[1, 2, 3]).await;
     first.add_node(4).await.set_capacity(CAPACITY);
     let second = first.another().await;
-    first.set_worker("rebalance", super::workers::rate(10_000)).await.unwrap();
+    first.set_worker("rebalance", super::workers::rate(10 * move_cost(0))).await.unwrap();
     first.rebalance().await;
     eventually("some are moved", || async { first.node(4).chunks() >= 3 }).await;
     first.stop().await;

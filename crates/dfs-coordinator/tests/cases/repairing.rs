@@ -391,3 +391,55 @@ async fn repair_is_held_while_more_than_a_quarter_of_the_nodes_is_lost_at_once()
     assert_eq!(holders(), 5, "one here, two silent, two rebuilt");
     assert_eq!(held().await, "");
 }
+
+/// Small builds that a fake node allows at a time.
+const SMALL_BUILDS: usize = 32;
+
+#[tokio::test]
+async fn repair_and_drain_together_build_no_more_at_a_node_than_it_allows() {
+    let mut cluster = Cluster::start(4).await;
+    for number in 0..60 {
+        cluster.put(&format!("/lost-{number}"), b"data", &[1, 2, 3]).await;
+        cluster.put(&format!("/drained-{number}"), b"data", &[1, 2, 4]).await;
+    }
+    eventually("fully replicated", || is_whole(&cluster)).await;
+    // The only node that can take what the third one had, and what the fourth one has.
+    let fifth = cluster.add_node(5).await;
+    fifth.hold_builds();
+    cluster.node(3).set_refuses(true);
+    let drained = cluster.drain(4, false).await.unwrap();
+    assert_eq!(drained.state(), v1::NodeState::Draining);
+    eventually("drain occupies it", || async { fifth.building() == SMALL_BUILDS }).await;
+    cluster.node(3).silence();
+    eventually("the loss is noticed", || async {
+        cluster.replication().await.is_some_and(|status| status.under_replicated > 0)
+    })
+    .await;
+    fifth.release_builds();
+    eventually("repaired", || is_whole(&cluster)).await;
+    cluster.until(4, v1::NodeState::Drained).await;
+    assert_eq!((fifth.chunks(), fifth.most_builds()), (120, SMALL_BUILDS));
+}
+
+#[tokio::test]
+async fn build_that_hangs_and_one_that_fails_delay_no_other() {
+    let mut cluster = Cluster::start(3).await;
+    let mut chunks = Vec::new();
+    for number in 0..100 {
+        chunks.push(cluster.put(&format!("/file-{number}"), b"data", &[1, 2, 3]).await);
+    }
+    eventually("fully replicated", || is_whole(&cluster)).await;
+    let fourth = cluster.add_node(4).await;
+    fourth.hold_build_of(chunks[0]);
+    fourth.fail_builds_of(chunks[1]);
+    cluster.node(3).silence();
+    eventually("all others are built", || async { fourth.chunks() == 98 }).await;
+    eventually("that is counted", || async {
+        cluster.replication().await.is_some_and(|status| status.under_replicated == 2)
+    })
+    .await;
+    assert_eq!(fourth.build_orders(chunks[0]), 1, "it is still in progress");
+    assert!(fourth.build_orders(chunks[1]) <= 3, "it rests after each failure");
+    fourth.release_builds();
+    eventually("the one that hung is built", || async { fourth.chunks() == 99 }).await;
+}

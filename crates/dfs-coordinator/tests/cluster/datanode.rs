@@ -20,9 +20,11 @@ use tokio_stream::StreamExt as _;
 use tokio_stream::wrappers::{ReceiverStream, TcpListenerStream};
 use tonic::Status;
 
+mod builds;
 mod handler;
 mod orders;
 
+use self::builds::Builds;
 use self::handler::Handler;
 
 /// A replica of the fake.
@@ -98,6 +100,7 @@ pub(crate) struct FakeDataNode {
     /// Distinguishes this process from others.
     instance: u64,
     state: Mutex<State>,
+    builds: Builds,
     tasks: Mutex<Vec<JoinHandle<()>>>,
 }
 
@@ -122,6 +125,7 @@ impl FakeDataNode {
             instance: INSTANCES.fetch_add(1, Ordering::Relaxed),
             neighbours: neighbours.clone(),
             state: Mutex::new(State { next_stamp: 1, free: 1 << 40, ..State::default() }),
+            builds: Builds::default(),
             tasks: Mutex::default(),
         });
         neighbours.lock().unwrap().insert(address, node.clone());
@@ -346,6 +350,7 @@ impl FakeDataNode {
             incarnation: state.incarnation,
             stream: 0,
             proof: proof.into(),
+            builds: 2,
         }
     }
 

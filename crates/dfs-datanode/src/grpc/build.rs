@@ -11,7 +11,7 @@ use dfs_streamer::grpc::dropped_to_wire;
 use dfs_streamer::{Ack, Dropped, SenderConfig, Session, SessionConfig};
 use dfs_types::{
     BLOCK_SIZE, CHUNK_SIZE_MAX, ChunkId, ChunkSeal, Crc32c, DiskId, DiskState, ErrorCode,
-    Generation, InodeId, Part, Receipt, ReplicaRef,
+    Generation, InodeId, Part, Receipt, ReplicaRef, move_cost,
 };
 use futures_util::StreamExt as _;
 use tokio::sync::oneshot;
@@ -64,8 +64,8 @@ pub(super) async fn run(
     }
     // No waiting here, and sources hold nothing that builds need: nodes that build from each other
     // cannot deadlock.
-    let permit = node.builds.clone().try_acquire_owned();
-    let permit = permit.map_err(|_| Error::Busy("replicas being built"))?;
+    let permit = node.builds.enter(seal.length)?;
+    node.movement.take(move_cost(seal.length) - seal.length).await;
 
     let (pull, failed) = Pull::new(node.clone(), membership.cluster, chunk, seal, sources);
     let Some(Pulled { origin, frames }) = pull.start().await else {

@@ -6,7 +6,7 @@ use std::time::Duration;
 use dfs_chunkstore::{Blocks, SealedChunk};
 use dfs_proto::{v1, wire};
 use dfs_transport::spawn_in_request;
-use dfs_types::{ChunkSeal, ClusterId, Frame, Sha256};
+use dfs_types::{ChunkSeal, ClusterId, Frame, Sha256, build_weight, move_cost};
 use futures_util::Stream;
 use tokio::time::timeout;
 use tokio_stream::wrappers::ReceiverStream;
@@ -29,12 +29,18 @@ pub(super) async fn run(
     node.check_cluster(wire::optional_id::<ClusterId>("cluster_id", &request.cluster_id)?)?;
     let replica = wire::replica("replica", request.replica.clone())?;
     let chunk = replica.chunk;
+    let for_build = request.for_build;
     let Ok(_waiting) = node.waiting_reads.try_acquire_many(1) else {
         return Err(Error::Busy("reads"));
     };
-    let permit = timeout(WAIT, node.reads.clone().acquire_owned()).await;
-    let permit = permit.ok().and_then(Result::ok).ok_or(Error::Busy("reads"))?;
     let replica = node.find(replica).await?;
+    let (permits, weight) = if for_build {
+        (&node.build_reads, build_weight(replica.length))
+    } else {
+        (&node.reads, 1)
+    };
+    let permit = timeout(WAIT, permits.clone().acquire_many_owned(weight)).await;
+    let permit = permit.ok().and_then(Result::ok).ok_or(Error::Busy("reads"))?;
     let (offset, length) = (request.offset, replica.length);
     if offset >= length {
         return Err(Error::PastEnd { chunk, offset, length });
@@ -45,10 +51,10 @@ pub(super) async fn run(
     };
     // The first read shows whether there is anything to serve.
     let first = node.read(replica, offset, end - offset).await?;
-    let for_build = request.for_build;
     let mut origin = None;
     if for_build {
         origin = node.origin(replica).await?;
+        node.movement.take(move_cost(length) - length).await;
     }
     let (mut frames, outgoing) = PacedSender::channel(FRAMES_AHEAD);
     let node = node.clone();

@@ -6,7 +6,10 @@ use dfs_chunkstore::{ChunkStore as _, FullSpeed};
 use dfs_datanode::Settings;
 use dfs_proto::v1;
 use dfs_proto::v1::build_replica_response::Outcome;
-use dfs_types::{BLOCK_SIZE, ChunkId, DiskId, ErrorCode, NodeId, Receipt, SealKey};
+use dfs_types::{
+    BLOCK_SIZE, BUILD_WEIGHT_MAX, ChunkId, DiskId, ErrorCode, NodeId, Receipt, SealKey,
+};
+use futures_util::future::join_all;
 use tonic::{Response, Status};
 
 use crate::cluster::coordinator::KEY;
@@ -169,28 +172,29 @@ async fn full_target_refuses_builds() {
 #[tokio::test(start_paused = true)]
 async fn builds_are_limited_and_a_cut_off_build_leaves_nothing() {
     let cluster = Cluster::start().await;
-    let (source, target) = (cluster.node(1, settings()).await, cluster.node(2, settings()).await);
-    for chunk in 1..=3 {
+    let one = Settings { builds: 1, ..settings() };
+    let (source, target) = (cluster.node(1, settings()).await, cluster.node(2, one).await);
+    let small = u128::from(BUILD_WEIGHT_MAX);
+    for chunk in 1..=small + 1 {
         source.write_long(chunk).await;
     }
     target.store.hang(Hang::Write);
     let (long, sources) = (long(), [&source]);
-    let (mut first, mut second) =
-        (Box::pin(target.build(1, &long, &sources)), Box::pin(target.build(2, &long, &sources)));
-    let third = async {
-        eventually("two are in progress", || async { target.store.stuck() == 2 }).await;
-        target.build(3, &long, &[&source]).await
+    let mut hanging = join_all((1..=small).map(|chunk| target.build(chunk, &long, &sources)));
+    let another = async {
+        eventually("all are in progress", || async { target.store.stuck() == small as usize })
+            .await;
+        target.build(small + 1, &long, &[&source]).await
     };
-    let third = tokio::select! {
-        _ = &mut first => panic!("it hangs"),
-        _ = &mut second => panic!("it hangs"),
-        third = third => third,
+    let another = tokio::select! {
+        _ = &mut hanging => panic!("they hang"),
+        another = another => another,
     };
-    assert_eq!(refused(third), ErrorCode::Busy);
-    drop((first, second));
+    assert_eq!(refused(another), ErrorCode::Busy);
+    drop(hanging);
     target.store.go_on();
     eventually("there is room again", || async {
-        target.build(3, &long, &[&source]).await.is_ok()
+        target.build(small + 1, &long, &[&source]).await.is_ok()
     })
     .await;
     assert!(!target.holds(1).await && !target.holds(2).await);

@@ -4490,6 +4490,10 @@ pub struct HeartbeatReport {
     /// node, registration, instance and stream; 32 bytes. A stream without it is ignored.
     #[prost(bytes = "bytes", tag = "12")]
     pub proof: ::prost::bytes::Bytes,
+    /// Large replicas that the node builds at a time, and may be read for builds of others; sixteen
+    /// small ones count as one.
+    #[prost(uint32, tag = "13")]
+    pub builds: u32,
 }
 /// A verdict that a coordinator has settled.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]

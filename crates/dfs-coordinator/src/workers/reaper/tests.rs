@@ -15,6 +15,7 @@ use dfs_types::{
 use tokio::time::sleep;
 
 use super::*;
+use crate::build_slots::BuildQuota;
 use crate::node_liveness::Member;
 use crate::{Components, Service, Settings, init};
 
@@ -151,6 +152,7 @@ fn view(free: u64, is_full: bool, state: NodeState) -> View {
         is_full,
         is_stopping: false,
         sessions: 0,
+        builds: BuildQuota::of(2),
         last_heard: Some(Duration::ZERO),
         maintenance_left: None,
     }

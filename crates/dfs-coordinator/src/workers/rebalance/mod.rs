@@ -20,7 +20,7 @@ use async_trait::async_trait;
 use dfs_metadata::chunk_health::Cluster;
 use dfs_metadata::engine::lease::LeaseGrant;
 use dfs_metadata::namespace::{Disks, ReplicaId};
-use dfs_types::{ByteSize, NodeId, ReplicaRef, Scope};
+use dfs_types::{BUILD_WEIGHT_MAX, ByteSize, NodeId, ReplicaRef, Scope, build_weight};
 use dfs_workers::{DRAIN, Handle, Next, REBALANCE, Spec, Worker};
 use futures_util::{StreamExt, stream};
 use tokio::time::Instant;
@@ -39,11 +39,11 @@ use crate::workers::spread::{Places, holders, settled};
 use crate::workers::{DELETION_HELD, orders};
 
 /// Replicas considered per step.
-const CONSIDERED: usize = 64;
-/// Replicas moved per step.
-const BATCH: usize = 16;
-/// Those of them to one node. Builds at a node follow one another, so that repair finds it free.
-const BATCH_PER_NODE: usize = 4;
+const CONSIDERED: usize = 256;
+/// Weight of the replicas moved per step: that of 16 large ones, or of many small ones.
+const BATCH: u32 = 16 * BUILD_WEIGHT_MAX;
+/// Weight of those of them to one node.
+const BATCH_PER_NODE: u32 = 4 * BUILD_WEIGHT_MAX;
 /// Pause after failed moves, and after the last one of a drain.
 const REST: Duration = Duration::from_secs(5);
 /// Pause after a step that found nothing to move, as a multiple of its duration.
@@ -283,37 +283,27 @@ impl Rebalance {
         Ok(moves)
     }
 
-    /// Runs moves, those to one node in turn.
+    /// Runs moves.
     async fn run(&mut self, moves: Vec<Move>, reason: MoveReason) -> Result<Next, Error> {
-        let mut of: BTreeMap<NodeId, Vec<Move>> = BTreeMap::new();
-        for one in moves {
-            of.entry(one.to).or_default().push(one);
-        }
         let (core, lease, handle) = (&self.core, self.lease, &self.handle);
         let mover = Mover { core: core.clone(), lease, handle: handle.clone(), reason };
         let (mover, concurrency) = (&mover, core.settings.repair_concurrency);
-        let runs = stream::iter(of.into_values()).map(|moves| async move {
-            let mut ended = Vec::with_capacity(moves.len());
-            for one in moves {
-                let target = || mover.is_open(one.to, &one.record).then_some(one.to);
-                let moved = mover.run(one.chunk, &one.record, one.replica, target).await;
-                ended.push((one, moved, Instant::now()));
-            }
-            ended
+        let runs = stream::iter(moves).map(|one| async move {
+            let target = || mover.is_open(one.to, &one.record).then_some(one.to);
+            let moved = mover.run(one.chunk, &one.record, one.replica, target).await;
+            (one, moved)
         });
         let mut runs = runs.buffer_unordered(concurrency);
         let (mut has_moved, mut result) = (false, Ok(()));
-        while let Some(ended) = runs.next().await {
-            for (one, moved, at) in ended {
-                match moved {
-                    Ok(Moved::Done) => {
-                        has_moved = true;
-                        self.unreported.add(&one, at);
-                    }
-                    Ok(Moved::Failed) => self.handle.add_failed(1),
-                    Ok(Moved::NotNamed | Moved::NoTarget) => {}
-                    Err(error) => result = Err(error),
+        while let Some((one, moved)) = runs.next().await {
+            match moved {
+                Ok(Moved::Done) => {
+                    has_moved = true;
+                    self.unreported.add(&one, Instant::now());
                 }
+                Ok(Moved::Failed) => self.handle.add_failed(1),
+                Ok(Moved::NotNamed | Moved::NoTarget) => {}
+                Err(error) => result = Err(error),
             }
         }
         result?;
@@ -327,12 +317,16 @@ struct Moves(Vec<Move>);
 
 impl Moves {
     fn is_full(&self) -> bool {
-        self.0.len() >= BATCH
+        self.weight(|_| true) >= BATCH
     }
 
     /// Returns whether another one may go to a node.
     fn has_room(&self, to: NodeId) -> bool {
-        self.0.iter().filter(|one| one.to == to).count() < BATCH_PER_NODE
+        self.weight(|one| one.to == to) < BATCH_PER_NODE
+    }
+
+    fn weight(&self, of: impl Fn(&&Move) -> bool) -> u32 {
+        self.0.iter().filter(of).map(|one| build_weight(one.record.seal.length)).sum()
     }
 
     fn add(&mut self, one: Move) {

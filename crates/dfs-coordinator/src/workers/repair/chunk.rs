@@ -1,20 +1,21 @@
 //! The repair of one chunk: choosing replicas to build, building them, and the commit that counts
 //! them.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use dfs_metadata::chunk_health::{Cluster, judge};
 use dfs_metadata::engine::lease::LeaseGrant;
 use dfs_metadata::namespace::{Chunk, Disks, Doom, Replica, ReplicaId};
 use dfs_metadata::placement::{Candidate, PlacementRequest};
-use dfs_types::{ChunkId, NodeId, Receipt, ReplicaHealth, ReplicaRef, Scope};
+use dfs_types::{ChunkId, NodeId, Receipt, ReplicaHealth, ReplicaRef, Scope, build_weight};
 use dfs_workers::Handle;
 use futures_util::future::join_all;
 use tokio::time::Instant;
 use tracing::warn;
 
 use crate::Error;
+use crate::build_slots::{BuildEnd, BuildQuota, BuildSlot, InFlight};
 use crate::candidates::candidates;
 use crate::core::Core;
 use crate::metrics::MoveReason;
@@ -56,6 +57,8 @@ pub(super) enum RepairOutcome {
     NoTarget,
     /// No readable replica is known.
     NoSource,
+    /// This node has too many builds; nothing was done.
+    NoRoom(BuildEnd),
     /// A step failed.
     Failed,
 }
@@ -68,6 +71,14 @@ struct Plan {
     sources: Vec<(NodeId, ReplicaId)>,
     /// Where to build.
     targets: Vec<Target>,
+    /// A node that would be another target if it had room, where the rest would be worse.
+    full: Option<NodeId>,
+}
+
+/// Builds of a plan for which the nodes have room.
+struct Begun {
+    sources: Vec<(NodeId, ReplicaId)>,
+    builds: Vec<(Target, BuildSlot)>,
 }
 
 /// A node that gets a replica.
@@ -87,16 +98,11 @@ impl ChunkRepair {
         if self.need(&record).is_some_and(RepairNeed::is_complete) {
             return self.retire(chunk, record).await;
         }
-        let plan = self.plan(&record);
-        if plan.sources.is_empty() {
-            return Ok(self.ended(&record, RepairOutcome::NoSource));
-        }
-        if plan.targets.is_empty() {
-            return Ok(self.ended(&record, RepairOutcome::NoTarget));
-        }
-        let bytes = record.seal.length.saturating_mul(plan.targets.len() as u64);
-        self.handle.take(bytes).await;
-        let built = self.build(chunk, &record, &plan).await;
+        let begun = match self.begin(&record) {
+            Ok(begun) => begun,
+            Err(outcome) => return Ok(self.ended(&record, outcome)),
+        };
+        let built = self.build(chunk, &record, begun).await;
         if built.is_empty() {
             let is_missing = judge(&record, &self.cluster()).is_missing();
             let outcome = if is_missing { RepairOutcome::NoSource } else { RepairOutcome::Failed };
@@ -124,12 +130,17 @@ impl ChunkRepair {
         RepairResult { need: self.need(record), replicas: 0, outcome }
     }
 
-    fn plan(&self, record: &Chunk) -> Plan {
+    /// Plans the builds, and begins those whose nodes have room.
+    fn begin(&self, record: &Chunk) -> Result<Begun, RepairOutcome> {
         let now = Instant::now();
         let (views, cluster) = {
             let registry = self.core.registry();
             (registry.views(now), registry.cluster(now))
         };
+        let slots = &self.core.background.builds;
+        let quotas = views.iter().map(|view| (view.node, view.builds));
+        let quotas: BTreeMap<NodeId, BuildQuota> = quotas.collect();
+        let in_flight = slots.in_flight(|node| quotas.get(&node).copied(), now);
         let select = |candidates: &[Candidate], count| {
             let request = PlacementRequest {
                 count,
@@ -138,11 +149,32 @@ impl ChunkRepair {
             };
             self.core.selector.select(candidates, &request, &*self.core.random)
         };
-        plan(record, &views, &cluster, select)
+        let Plan { sources, targets, full } = plan(record, &views, &cluster, &in_flight, select);
+        if sources.is_empty() {
+            return Err(RepairOutcome::NoSource);
+        }
+        let (mut builds, mut no_room) = (Vec::new(), full.map(BuildEnd::target));
+        let with_quota = |node: NodeId| Some((node, *quotas.get(&node)?));
+        for target in targets {
+            let Some(end) = with_quota(target.node) else { continue };
+            let source = sources.iter().map(|(node, _)| *node).find(|node| *node != target.node);
+            let weight = build_weight(record.seal.length);
+            match slots.take(end, source.and_then(with_quota), weight, now) {
+                Ok(slot) => builds.push((target, slot)),
+                Err(end) => no_room = Some(end),
+            }
+        }
+        match no_room {
+            _ if !builds.is_empty() => Ok(Begun { sources, builds }),
+            Some(end) => Err(RepairOutcome::NoRoom(end)),
+            // They may work again soon.
+            None if !in_flight.failing.is_empty() => Err(RepairOutcome::Failed),
+            None => Err(RepairOutcome::NoTarget),
+        }
     }
 
     /// Builds a replica at each target concurrently.
-    async fn build(&self, chunk: ChunkId, record: &Chunk, plan: &Plan) -> Vec<Built> {
+    async fn build(&self, chunk: ChunkId, record: &Chunk, begun: Begun) -> Vec<Built> {
         let disks = match self.core.namespace.disks_of([record]).await {
             Ok(disks) => disks,
             Err(error) => {
@@ -153,19 +185,19 @@ impl ChunkRepair {
         let named = |replica: ReplicaId| {
             Some(orders::replica_ref(chunk, replica, disks.get(replica.disk)?.disk))
         };
-        let sources: Vec<_> = plan
+        let sources: Vec<_> = begun
             .sources
             .iter()
             .filter_map(|(node, replica)| Some((*node, named(*replica)?)))
             .take(SOURCES_MAX)
             .collect();
-        let builds = plan.targets.iter().map(|target| {
+        let builds = begun.builds.into_iter().map(|(target, slot)| {
             let others: Vec<_> =
                 sources.iter().copied().filter(|(node, _)| *node != target.node).collect();
             let replaces = target.replaces.iter().copied().filter_map(named).collect();
             async move {
                 let (what, on) = ((chunk, record), (&*self.core, &self.lease));
-                build(on, target.node, what, &others, replaces).await
+                build(on, (target.node, slot), what, &others, replaces).await
             }
         });
         join_all(builds).await.into_iter().flatten().collect()
@@ -302,10 +334,14 @@ fn replaced(record: &Chunk, cluster: &Cluster, added: usize) -> Vec<ReplicaId> {
 }
 
 /// Plans sources and targets. `select` chooses a number of candidates.
+///
+/// Of equally good sources, those with the fewest reads come first. Of equally good targets, only
+/// those with room are chosen.
 fn plan(
     record: &Chunk,
     views: &[View],
     cluster: &Cluster,
+    in_flight: &InFlight,
     mut select: impl FnMut(&[Candidate], usize) -> Vec<NodeId>,
 ) -> Plan {
     let health = judge(record, cluster);
@@ -318,7 +354,8 @@ fn plan(
         .filter(|(_, health)| **health <= ReplicaHealth::Bad)
         .filter_map(|(replica, health)| Some((*health, on(replica)?, ReplicaId::of(replica))))
         .collect();
-    readable.sort_unstable();
+    let reads = |node| in_flight.read_weights.get(&node).copied().unwrap_or_default();
+    readable.sort_by_key(|(health, node, replica)| (*health, reads(*node), *node, *replica));
     let good: Vec<NodeId> = readable
         .iter()
         .filter(|(health, ..)| health.is_durable())
@@ -334,7 +371,8 @@ fn plan(
         .filter(|zone| !zone.is_empty())
         .collect();
     let holds = |node: NodeId| record.replicas.iter().any(|replica| on(replica) == Some(node));
-    let candidates = candidates(views, record.seal.length);
+    let mut candidates = candidates(views, record.seal.length);
+    candidates.retain(|candidate| !in_flight.failing.contains(&candidate.node));
     let free: Vec<Candidate> = candidates.iter().filter(|c| !holds(c.node)).cloned().collect();
     let (same_zone, other_zone): (Vec<_>, Vec<_>) =
         free.into_iter().partition(|candidate| zones.contains(candidate.zone.as_str()));
@@ -342,9 +380,18 @@ fn plan(
         .into_iter()
         .filter(|candidate| holds(candidate.node) && !good.contains(&candidate.node))
         .collect();
-    let mut targets = Vec::new();
-    for group in [&other_zone, &same_zone, &bad_here] {
-        targets.extend(select(group, missing - targets.len()));
+    let (mut targets, mut full) = (Vec::new(), None);
+    for group in [other_zone, same_zone, bad_here] {
+        let (crowded, open): (Vec<_>, Vec<_>) =
+            group.into_iter().partition(|candidate| in_flight.full.contains(&candidate.node));
+        targets.extend(select(&open, missing - targets.len()));
+        if targets.len() == missing {
+            break;
+        }
+        full = select(&crowded, 1).first().copied();
+        if full.is_some() {
+            break;
+        }
     }
     // None of them is good, as the node would not be a target.
     let replaces = |node: NodeId| {
@@ -352,7 +399,7 @@ fn plan(
         here.map(ReplicaId::of).collect()
     };
     let target = |node| Target { node, replaces: replaces(node) };
-    Plan { sources, targets: targets.into_iter().map(target).collect() }
+    Plan { sources, targets: targets.into_iter().map(target).collect(), full }
 }
 
 #[cfg(test)]
@@ -393,6 +440,7 @@ pub(super) mod tests {
             is_full: false,
             is_stopping: false,
             sessions: 0,
+            builds: BuildQuota::of(2),
             last_heard: None,
             maintenance_left: None,
         }
@@ -443,15 +491,19 @@ pub(super) mod tests {
         planned_in(record, views, &cluster(lost, &[]))
     }
 
-    /// Plans with the first of the candidates.
+    /// Chooses the first of the candidates.
+    fn first(from: &[Candidate], count: usize) -> Vec<NodeId> {
+        from.iter().map(|candidate| candidate.node).take(count).collect()
+    }
+
+    /// Plans with the first of the candidates, while nothing is in flight.
     fn planned_in(
         record: &Chunk,
         views: &[View],
         cluster: &Cluster,
     ) -> (Vec<u128>, Vec<u128>, Vec<u128>) {
-        let Plan { sources, targets } = plan(record, views, cluster, |from, count| {
-            from.iter().map(|candidate| candidate.node).take(count).collect()
-        });
+        let idle = InFlight::default();
+        let Plan { sources, targets, .. } = plan(record, views, cluster, &idle, first);
         let replaced = targets.iter().filter(|target| !target.replaces.is_empty());
         let replaced = replaced.map(|target| target.node.0).collect();
         let targets = targets.iter().map(|target| target.node.0).collect();
@@ -490,9 +542,8 @@ pub(super) mod tests {
         let disk = NodeDisk::new(DiskNumber(6), DiskId(6));
         let liveness = NodeLiveness { contact: Contact::Responsive, ..NodeLiveness::default() };
         cluster.add_node(NodeId(1), intent, &[disk], &liveness);
-        let Plan { targets, .. } = plan(&bad, &active(&[1, 2, 3]), &cluster, |from, count| {
-            from.iter().map(|candidate| candidate.node).take(count).collect()
-        });
+        let nodes = active(&[1, 2, 3]);
+        let Plan { targets, .. } = plan(&bad, &nodes, &cluster, &InFlight::default(), first);
         assert_eq!(targets.len(), 1);
         let disks: Vec<_> = targets[0].replaces.iter().map(|it| it.disk.0).collect();
         assert_eq!((targets[0].node, disks), (NodeId(1), vec![1, 6]));
@@ -512,6 +563,46 @@ pub(super) mod tests {
         let cluster = cluster(&[], &[1]);
         assert_eq!(planned_in(&two, &views, &cluster), (vec![2, 1], vec![5], vec![]));
         assert_eq!(planned_in(&two, &views[..4], &cluster), (vec![2, 1], vec![3], vec![]));
+    }
+
+    #[test]
+    fn target_without_room_is_waited_for_unless_an_equal_one_has_room() {
+        let two = record(&[(1, false), (2, false)]);
+        let cluster = cluster(&[], &[]);
+        let views = [
+            view(1, "a", NodeState::Active),
+            view(2, "b", NodeState::Active),
+            view(3, "c", NodeState::Active),
+            view(4, "c", NodeState::Active),
+            view(5, "a", NodeState::Active),
+        ];
+        let nodes = |numbers: &[u128]| numbers.iter().map(|number| NodeId(*number)).collect();
+        for (full, failing, target, waits_for) in [
+            (&[][..], &[][..], Some(3), None),
+            (&[3], &[], Some(4), None),
+            // A node in a zone that has a replica is not chosen instead.
+            (&[3, 4], &[], None, Some(3)),
+            (&[3], &[4], None, Some(3)),
+            (&[], &[3, 4], Some(5), None),
+            (&[5], &[3, 4], None, Some(5)),
+        ] {
+            let in_flight =
+                InFlight { full: nodes(full), failing: nodes(failing), ..InFlight::default() };
+            let plan = plan(&two, &views, &cluster, &in_flight, first);
+            let chosen = plan.targets.first().map(|target| target.node.0);
+            assert_eq!((chosen, plan.full.map(|node| node.0)), (target, waits_for), "{full:?}");
+        }
+    }
+
+    #[test]
+    fn source_with_the_fewest_reads_comes_first() {
+        let three = record(&[(1, false), (2, false), (3, true)]);
+        let read_weights = BTreeMap::from([(NodeId(1), 2), (NodeId(2), 1)]);
+        let in_flight = InFlight { read_weights, ..InFlight::default() };
+        let nodes = active(&[1, 2, 3, 4]);
+        let plan = plan(&three, &nodes, &cluster(&[], &[]), &in_flight, first);
+        let sources: Vec<u128> = plan.sources.iter().map(|(node, _)| node.0).collect();
+        assert_eq!(sources, [2, 1, 3], "a bad one is the last in any case");
     }
 
     #[test]

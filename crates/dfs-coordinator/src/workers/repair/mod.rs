@@ -22,13 +22,13 @@ use dfs_transport::in_request;
 use dfs_types::{ChunkId, Generation, NodeId, RequestId, Revision, Scope, counted};
 use dfs_workers::{Handle, Next, REPAIR, Spec, Worker};
 use futures_util::FutureExt as _;
-use tokio::task::{JoinError, JoinSet};
 use tokio::time::{Instant, sleep};
 use tracing::{info, warn};
 
 mod brake;
 mod chunk;
 mod given_up;
+mod jobs;
 pub(crate) mod queue;
 mod sweep;
 
@@ -37,6 +37,7 @@ pub(super) use self::chunk::tests::view;
 use self::chunk::{ChunkRepair, RepairOutcome, RepairResult};
 pub(super) use self::chunk::{is_overtaken, names};
 use self::given_up::GivenUpDisks;
+use self::jobs::Jobs;
 use self::sweep::{Joined, Sweep};
 use crate::Error;
 use crate::background::Health;
@@ -49,7 +50,10 @@ use crate::workers::{RepairNeed, RepairQueue};
 const WAITING_MAX: usize = 100_000;
 /// Maximum number of changes applied before any other step.
 const CHANGES_AT_ONCE: usize = 4_096;
-/// Pause of a chunk after a failed repair.
+/// Checks of the disks in the interval of heartbeats, at most: there may be thousands of disks, and
+/// thousands of steps in a second.
+const REFRESHES_PER_HEARTBEAT: u32 = 10;
+/// Pause of a chunk that another worker is moving.
 const REST: Duration = Duration::from_secs(2);
 /// Pause of a chunk that no node can take or provide; ends early when a node becomes available.
 const REST_WITHOUT_TARGET: Duration = Duration::from_mins(1);
@@ -72,6 +76,8 @@ pub(crate) struct Repair {
     pages: Vec<(Option<ScanCursor>, Revision)>,
     /// Unreadable chunk records: of the last turn of the sweep, and of the present one.
     unreadable: [UnreadableRecords; 2],
+    /// When the disks were last checked.
+    refreshed: Option<Instant>,
     /// The disks at the last check.
     cluster: Cluster,
     /// Disks among them whose replicas do not count.
@@ -81,8 +87,8 @@ pub(crate) struct Repair {
     /// Why repair is held, if it is.
     held: Option<String>,
     /// Tasks of their own: a repair in flight may hold a turn to read, for which a step would wait
-    /// without advancing it.
-    jobs: JoinSet<Job>,
+    /// without advancing it. As one ends, the next begins.
+    jobs: Jobs<Job>,
 }
 
 /// Progress in the records that are not at rest.
@@ -91,9 +97,17 @@ enum Work {
     Loaded,
 }
 
+/// Why no further repair was started.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Stopped {
+    /// None is due, or as many as allowed are in flight.
+    Idle,
+    /// The rate of the worker is used up.
+    AtRate,
+}
+
 /// A finished repair.
 struct Job {
-    chunk: ChunkId,
     /// Need of the chunk before the repair.
     before: RepairNeed,
     result: Result<RepairResult, Error>,
@@ -113,11 +127,12 @@ impl Repair {
             seen: Revision::default(),
             pages: Vec::new(),
             unreadable: Default::default(),
+            refreshed: None,
             cluster: Cluster::default(),
             lost: LostDisks::default(),
             takers: BTreeSet::new(),
             held: None,
-            jobs: JoinSet::new(),
+            jobs: Jobs::new(),
         }
     }
 
@@ -125,6 +140,10 @@ impl Repair {
     /// the sweep.
     async fn refresh_disks(&mut self) -> Result<(), Error> {
         let now = Instant::now();
+        let interval = self.core.settings.heartbeat_interval() / REFRESHES_PER_HEARTBEAT;
+        if self.refreshed.is_some_and(|at| now.duration_since(at) < interval) {
+            return Ok(());
+        }
         let (cluster, views, responsive) = {
             let registry = self.core.registry();
             (registry.cluster(now), registry.views(now), registry.responsive(now))
@@ -162,6 +181,7 @@ impl Repair {
         let is_rebuilt = |view: &View| self.given_up.is_rebuilt(view);
         self.held = brake::reason(&views, is_rebuilt);
         self.core.background.set_held(self.held.clone());
+        self.refreshed = Some(now);
         Ok(())
     }
 
@@ -216,6 +236,7 @@ impl Repair {
         if is_counting {
             self.pages.push((page.next.clone(), page.revision));
         }
+        self.core.counts.swept.add(page.chunks.len() as u64);
         for (chunk, record) in page.chunks {
             if is_counting {
                 self.queue.count(i64::from(!record.is_tombstone()));
@@ -294,65 +315,108 @@ impl Repair {
         }
     }
 
-    /// Starts repairs: in the first turn that looks for disks, only of chunks without a spare replica.
-    fn start_jobs(&mut self) {
+    /// Starts repairs as long as the window has room: in the first turn that looks for disks, only
+    /// of chunks without a spare replica.
+    fn start_jobs(&mut self) -> Stopped {
         if self.held.is_some() {
-            return;
+            return Stopped::Idle;
         }
-        let core = &self.core;
+        let core = self.core.clone();
         let sole_only = self.sweep.is_first_turn();
+        self.unpark();
         while self.jobs.len() < core.settings.repair_concurrency {
             let now = Instant::now();
-            let Some((chunk, before)) = self.queue.take(now, sole_only) else { return };
+            let Some((chunk, before)) = self.queue.peek(now, sole_only) else { break };
             // Being moved, which may be all it needs.
             let Some(claim) = core.background.claim(chunk) else {
+                self.queue.take(now, sole_only);
                 self.queue.finish(chunk, Some(before), now + REST);
                 continue;
             };
+            if !self.handle.try_take(before.cost()) {
+                return Stopped::AtRate;
+            }
+            self.queue.take(now, sole_only);
             let (lease, handle) = (self.lease, self.handle.clone());
             let repair = ChunkRepair { core: core.clone(), lease, handle };
             let id = RequestId::random(&*core.random);
             let job = in_request(id, async move {
                 let result = repair.run(chunk).await;
                 drop(claim);
-                Job { chunk, before, result }
+                Job { before, result }
             });
-            self.jobs.spawn(job);
+            self.jobs.spawn(chunk, job);
+        }
+        Stopped::Idle
+    }
+
+    /// Lets chunks go on whose nodes have room for builds by now, or take none any more.
+    fn unpark(&mut self) {
+        let now = Instant::now();
+        let builds = &self.core.background.builds;
+        let waited_for = self.queue.waited_for();
+        if waited_for.is_empty() {
+            return;
+        }
+        let failing = builds.in_flight(|_| None, now).failing;
+        for end in waited_for {
+            let quota = self.core.registry().build_quota(end.node);
+            let room = match quota {
+                Some(quota) if !failing.contains(&end.node) => {
+                    builds.room(end, quota, now) as usize
+                }
+                // Others are chosen.
+                _ => usize::MAX,
+            };
+            self.queue.unpark(end, room);
         }
     }
 
-    fn ended(&mut self, job: Job) -> Result<(), Error> {
+    fn ended(&mut self, (chunk, job): (ChunkId, Option<Job>)) -> Result<(), Error> {
         let now = Instant::now();
-        match job.result {
-            Ok(RepairResult { need, replicas, outcome }) => {
-                let rest = match outcome {
-                    RepairOutcome::Done => Duration::ZERO,
-                    RepairOutcome::NoTarget | RepairOutcome::NoSource => REST_WITHOUT_TARGET,
-                    RepairOutcome::Failed => {
-                        self.handle.add_failed(1);
-                        REST
-                    }
-                };
-                self.handle.add_done(replicas);
-                self.queue.finish(job.chunk, need, now + rest);
-                Ok(())
-            }
+        let Some(Job { before, result }) = job else {
+            self.handle.add_failed(1);
+            self.queue.fail_as_before(chunk, now);
+            return Ok(());
+        };
+        let RepairResult { need, replicas, outcome } = match result {
+            Ok(result) => result,
             Err(error) => {
-                self.queue.finish(job.chunk, Some(job.before), now + REST);
-                Err(error)
+                self.queue.fail(chunk, Some(before), now);
+                return Err(error);
+            }
+        };
+        self.handle.add_done(replicas);
+        match outcome {
+            RepairOutcome::Done => self.queue.finish(chunk, need, now),
+            RepairOutcome::NoTarget | RepairOutcome::NoSource => {
+                self.handle.give_back(before.cost());
+                self.queue.finish(chunk, need, now + REST_WITHOUT_TARGET);
+            }
+            RepairOutcome::NoRoom(end) => {
+                self.handle.give_back(before.cost());
+                self.queue.park(chunk, need, end);
+            }
+            RepairOutcome::Failed => {
+                self.handle.add_failed(1);
+                self.queue.fail(chunk, need, now);
             }
         }
+        Ok(())
     }
 
     /// Publishes the health of chunks, as far as it is known.
-    fn publish(&self) {
+    fn publish(&self, stopped: Stopped) {
         self.handle.set_queued(self.queue.len() as u64);
+        let waits = stopped == Stopped::AtRate || !self.queue.waited_for().is_empty();
+        let is_at_work = self.queue.busy() > 0 || waits;
         let missing = self.queue.counts().missing;
         match &self.held {
             Some(why) => self.handle.set_detail(why.clone()),
             None if self.sweep.is_needed() => {}
             None => {
-                self.handle.set_detail(detail(self.jobs.len(), self.queue.len(), missing));
+                let busy = self.jobs.len().max(usize::from(is_at_work));
+                self.handle.set_detail(detail(busy, self.queue.len(), missing));
             }
         }
         let is_unknown = matches!(self.work, Work::After(_))
@@ -361,6 +425,7 @@ impl Repair {
         self.core.background.set_health((!is_unknown).then(|| Health {
             counts: self.queue.counts(),
             repairing: self.queue.busy() as u64,
+            is_at_work,
             lost: self.lost.clone(),
             unreadable: self.unreadable[0].clone(),
             seen: self.seen,
@@ -380,17 +445,16 @@ impl Repair {
             self.sweep_page().await?;
         }
         let is_busy = is_loading || self.sweep.is_needed();
-        if !is_paused && !is_loading {
-            self.start_jobs();
+        let stopped = if is_paused || is_loading { Stopped::Idle } else { self.start_jobs() };
+        self.publish(stopped);
+        while let Some(job) = self.jobs.try_next() {
+            self.ended(job)?;
         }
-        self.publish();
         if is_busy {
-            while let Some(job) = self.jobs.try_join_next() {
-                self.ended(completed(job))?;
-            }
             return Ok(Next::Again);
         }
-        let Self { jobs, changes, .. } = self;
+        let waits = !self.queue.waited_for().is_empty();
+        let Self { core, handle, jobs, changes, .. } = self;
         let changed = async {
             match changes {
                 Some(changes) => changes.next().await,
@@ -399,12 +463,14 @@ impl Repair {
         };
         tokio::select! {
             biased;
-            Some(job) = jobs.join_next() => self.ended(completed(job))?,
+            Some(job) = jobs.next() => self.ended(job)?,
+            () = handle.ready(), if stopped == Stopped::AtRate => {}
+            () = core.background.builds.any_ended(), if waits => {}
             change = changed => match change {
                 Ok(change) => self.follow(change),
                 Err(_) => self.changes = None,
             },
-            () = sleep(self.core.settings.heartbeat_interval()) => {}
+            () = sleep(core.settings.heartbeat_interval()) => {}
         }
         Ok(Next::Again)
     }
@@ -424,11 +490,6 @@ impl Worker for Repair {
     async fn step_while_paused(&mut self) -> Result<Next, Error> {
         self.advance(true).await
     }
-}
-
-/// Returns the repair of a task, which nothing aborts before the worker ends. Passes on its panic.
-fn completed(job: Result<Job, JoinError>) -> Job {
-    job.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()))
 }
 
 /// Describes what repair does: chunks being repaired, waiting, and without a replica.

@@ -1,13 +1,18 @@
 //! The queue of chunks that need repair. Pure.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use dfs_metadata::chunk_health::{Cluster, judge};
 use dfs_metadata::namespace::Chunk;
-use dfs_types::{ChunkId, ReplicaHealth};
+use dfs_types::{ChunkId, ReplicaHealth, move_cost};
 use tokio::time::Instant;
 
 use crate::background::ReplicationCounts;
+use crate::build_slots::BuildEnd;
+
+/// Pause of a chunk after a failed repair, and the longest one: doubled with each further failure.
+const REST: (Duration, Duration) = (Duration::from_secs(2), Duration::from_secs(64));
 
 /// Need of a chunk, derived from its health. Ordered by urgency: fewest spare parts first, then
 /// fewest parts that stay; chunks without a good replica come last.
@@ -20,6 +25,8 @@ pub(crate) struct RepairNeed {
     lacks: u8,
     /// Bad replicas.
     bad: u8,
+    /// Bytes of the chunk.
+    length: u64,
 }
 
 impl RepairNeed {
@@ -31,7 +38,7 @@ impl RepairNeed {
         let health = judge(chunk, cluster);
         let is_scattered = health.is_missing() && health.replicas.contains(&ReplicaHealth::Bad);
         let (urgency, lacks, bad) = (health.urgency(), health.lacks(), health.bad);
-        Some(Self { is_scattered, urgency, lacks, bad })
+        Some(Self { is_scattered, urgency, lacks, bad, length: chunk.seal.length })
     }
 
     fn is_missing(self) -> bool {
@@ -48,6 +55,11 @@ impl RepairNeed {
         self.lacks == 0
     }
 
+    /// Returns the bytes that the rate of repair counts for building what is lacking.
+    pub(crate) fn cost(self) -> u64 {
+        move_cost(self.length).saturating_mul(self.lacks.into())
+    }
+
     /// Returns whether there is nothing to do.
     fn needs_nothing(self) -> bool {
         self.lacks == 0 && self.bad == 0
@@ -55,6 +67,8 @@ impl RepairNeed {
 }
 
 /// Chunks that need repair, fewest good replicas first.
+///
+/// A chunk whose nodes have too many builds already waits apart, so that the others go on.
 ///
 /// Bounded: the least urgent ones that do not fit are only counted, and found again by another turn
 /// of the sweep once there is room. Chunks without any replica to read, which cannot be repaired,
@@ -73,6 +87,11 @@ pub(crate) struct RepairQueue {
     /// Failed chunks and when to retry them; by time, and by chunk.
     resting: BTreeSet<(Instant, ChunkId)>,
     rests_until: BTreeMap<ChunkId, Instant>,
+    /// Failures of chunks since their last success.
+    failures: BTreeMap<ChunkId, u32>,
+    /// Chunks that wait for a node with too many builds; by node, and by chunk.
+    parked: BTreeMap<BuildEnd, BTreeSet<(RepairNeed, ChunkId)>>,
+    waits_for: BTreeMap<ChunkId, BuildEnd>,
     busy: BTreeSet<ChunkId>,
 }
 
@@ -87,6 +106,9 @@ impl RepairQueue {
             ready: BTreeSet::new(),
             resting: BTreeSet::new(),
             rests_until: BTreeMap::new(),
+            failures: BTreeMap::new(),
+            parked: BTreeMap::new(),
+            waits_for: BTreeMap::new(),
             busy: BTreeSet::new(),
         }
     }
@@ -102,8 +124,11 @@ impl RepairQueue {
         self.overflow = [ReplicationCounts::default(), self.overflow[0]];
     }
 
-    /// Ends all pauses, after a change that may help.
+    /// Ends all pauses and waits, after a change that may help.
     pub(crate) fn wake(&mut self) {
+        for end in self.waited_for() {
+            self.unpark(end, usize::MAX);
+        }
         self.rests_until.clear();
         for (_, chunk) in std::mem::take(&mut self.resting) {
             if let Some(need) = self.abnormal.get(&chunk).copied() {
@@ -156,8 +181,12 @@ impl RepairQueue {
         if let Some(old) = self.abnormal.remove(&chunk).or_else(|| self.missing.remove(&chunk)) {
             count_need(&mut self.counts, old, -1);
             self.ready.remove(&(old, chunk));
+            if let Some(end) = self.waits_for.get(&chunk).copied() {
+                self.leave(end, (old, chunk));
+            }
         }
         let Some(need) = need.filter(|need| !need.needs_nothing()) else {
+            self.failures.remove(&chunk);
             return;
         };
         if need.is_missing() && !need.is_scattered {
@@ -182,11 +211,17 @@ impl RepairQueue {
 
     /// Makes room for a need by dropping one that is less urgent. Returns whether there was one.
     fn evict_for(&mut self, need: RepairNeed) -> bool {
-        let Some((last, chunk)) = self.ready.last().copied().filter(|(last, _)| *last > need)
-        else {
+        let is_less_urgent = |(last, _): &(RepairNeed, ChunkId)| *last > need;
+        let ready = self.ready.last().copied().filter(is_less_urgent);
+        let parked = || self.parked.values().filter_map(BTreeSet::last).max().copied();
+        let Some((last, chunk)) = ready.or_else(|| parked().filter(is_less_urgent)) else {
             return false;
         };
         self.ready.remove(&(last, chunk));
+        if let Some(end) = self.waits_for.get(&chunk).copied() {
+            self.leave(end, (last, chunk));
+        }
+        self.failures.remove(&chunk);
         self.abnormal.remove(&chunk);
         count_need(&mut self.counts, last, -1);
         count_need(&mut self.overflow[0], last, 1);
@@ -194,8 +229,16 @@ impl RepairQueue {
     }
 
     /// Takes the most urgent chunk, with `sole_only` only one without a spare replica; it is busy
-    /// until [`Self::finish`].
+    /// until [`Self::finish`], [`Self::fail`] or [`Self::park`].
     pub(crate) fn take(&mut self, now: Instant, sole_only: bool) -> Option<(ChunkId, RepairNeed)> {
+        let (chunk, need) = self.peek(now, sole_only)?;
+        self.ready.remove(&(need, chunk));
+        self.busy.insert(chunk);
+        Some((chunk, need))
+    }
+
+    /// Returns the chunk that [`Self::take`] would take.
+    pub(crate) fn peek(&mut self, now: Instant, sole_only: bool) -> Option<(ChunkId, RepairNeed)> {
         while let Some((until, chunk)) = self.resting.first().copied().filter(|(at, _)| *at <= now)
         {
             self.resting.remove(&(until, chunk));
@@ -204,24 +247,79 @@ impl RepairQueue {
                 self.enqueue(chunk, need);
             }
         }
-        let (need, _) = self.ready.first()?;
-        if sole_only && !need.has_no_spare() {
-            return None;
-        }
-        let (need, chunk) = self.ready.pop_first()?;
-        self.busy.insert(chunk);
-        Some((chunk, need))
+        let (need, chunk) = self.ready.first().copied()?;
+        (!sole_only || need.has_no_spare()).then_some((chunk, need))
     }
 
     /// Ends the repair of a chunk, with what it needs now. If that is not nothing, it is retried
     /// after `again`.
     pub(crate) fn finish(&mut self, chunk: ChunkId, need: Option<RepairNeed>, again: Instant) {
+        self.failures.remove(&chunk);
+        self.rest(chunk, need, again);
+    }
+
+    /// Ends a failed repair of a chunk, which is retried after a pause that grows with each failure
+    /// in a row.
+    pub(crate) fn fail(&mut self, chunk: ChunkId, need: Option<RepairNeed>, now: Instant) {
+        let failures = self.failures.entry(chunk).or_default();
+        let (first, longest) = REST;
+        let rest = first.saturating_mul(1 << (*failures).min(16)).min(longest);
+        *failures = failures.saturating_add(1);
+        self.rest(chunk, need, now + rest);
+    }
+
+    /// Ends the repair of a chunk of which nothing else is known.
+    pub(crate) fn fail_as_before(&mut self, chunk: ChunkId, now: Instant) {
+        let need = self.abnormal.get(&chunk).copied();
+        self.fail(chunk, need, now);
+    }
+
+    /// Ends an attempt for which a node has too many builds. The chunk waits for that node.
+    pub(crate) fn park(&mut self, chunk: ChunkId, need: Option<RepairNeed>, end: BuildEnd) {
+        self.busy.remove(&chunk);
+        self.set(chunk, need);
+        if let Some(need) = self.abnormal.get(&chunk).copied()
+            && self.ready.remove(&(need, chunk))
+        {
+            self.parked.entry(end).or_default().insert((need, chunk));
+            self.waits_for.insert(chunk, end);
+        }
+    }
+
+    /// Returns the nodes that chunks wait for.
+    pub(crate) fn waited_for(&self) -> Vec<BuildEnd> {
+        self.parked.keys().copied().collect()
+    }
+
+    /// Lets the most urgent of the chunks that wait for a node go on, at most `count`.
+    pub(crate) fn unpark(&mut self, end: BuildEnd, count: usize) {
+        for _ in 0..count {
+            let first = self.parked.get(&end).and_then(BTreeSet::first).copied();
+            let Some((need, chunk)) = first else { return };
+            self.leave(end, (need, chunk));
+            self.enqueue(chunk, need);
+        }
+    }
+
+    fn leave(&mut self, end: BuildEnd, parked: (RepairNeed, ChunkId)) {
+        self.waits_for.remove(&parked.1);
+        if let Some(waiting) = self.parked.get_mut(&end) {
+            waiting.remove(&parked);
+            if waiting.is_empty() {
+                self.parked.remove(&end);
+            }
+        }
+    }
+
+    fn rest(&mut self, chunk: ChunkId, need: Option<RepairNeed>, again: Instant) {
         self.busy.remove(&chunk);
         self.set(chunk, need);
         if let Some(need) = self.abnormal.get(&chunk) {
             self.ready.remove(&(*need, chunk));
             self.resting.insert((again, chunk));
             self.rests_until.insert(chunk, again);
+        } else {
+            self.failures.remove(&chunk);
         }
     }
 
@@ -243,154 +341,4 @@ fn count_need(counts: &mut ReplicationCounts, need: RepairNeed, sign: i64) {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::time::Duration;
-
-    use super::*;
-
-    fn need(good: u8, bad: u8) -> RepairNeed {
-        RepairNeed {
-            is_scattered: false,
-            urgency: (i16::from(good) - 1, i16::from(good) - 3),
-            lacks: 3_u8.saturating_sub(good),
-            bad,
-        }
-    }
-
-    #[test]
-    fn most_urgent_chunk_comes_first() {
-        let now = Instant::now();
-        let mut queue = RepairQueue::new(10);
-        for (id, good) in [(1, 2), (2, 0), (3, 1), (4, 3), (5, 2)] {
-            queue.set(ChunkId(id), Some(need(good, 0)));
-        }
-        let mut order = Vec::new();
-        while let Some((chunk, _)) = queue.take(now, false) {
-            order.push(chunk.0);
-        }
-        assert_eq!(order, [3, 1, 5], "one without a good replica is never taken");
-        assert_eq!((queue.len(), queue.busy()), (3, 3));
-    }
-
-    #[test]
-    fn chunk_with_bad_replicas_only_is_repaired_after_all_others() {
-        let now = Instant::now();
-        let mut queue = RepairQueue::new(10);
-        queue.set(ChunkId(1), Some(RepairNeed { is_scattered: true, ..need(0, 3) }));
-        queue.set(ChunkId(2), Some(need(2, 1)));
-        assert_eq!(queue.counts().missing, 1);
-        assert_eq!(queue.take(now, false).map(|(chunk, _)| chunk), Some(ChunkId(2)));
-        assert_eq!(queue.take(now, false).map(|(chunk, _)| chunk), Some(ChunkId(1)));
-    }
-
-    #[test]
-    fn counts_follow_each_chunk() {
-        let mut queue = RepairQueue::new(10);
-        queue.count(3);
-        let counts = |queue: &RepairQueue| {
-            let ReplicationCounts { chunks, under_replicated, missing, bad_replicas } =
-                queue.counts();
-            (chunks, under_replicated, missing, bad_replicas)
-        };
-        queue.set(ChunkId(1), Some(need(2, 1)));
-        queue.set(ChunkId(2), Some(need(0, 2)));
-        queue.set(ChunkId(3), Some(need(3, 0)));
-        assert_eq!(counts(&queue), (3, 1, 1, 3));
-        queue.set(ChunkId(2), Some(need(1, 0)));
-        assert_eq!(counts(&queue), (3, 2, 0, 1));
-        queue.set(ChunkId(1), Some(need(3, 0)));
-        queue.set(ChunkId(2), None);
-        queue.count(-1);
-        assert_eq!(counts(&queue), (2, 0, 0, 0));
-        assert_eq!(queue.len(), 0);
-    }
-
-    #[test]
-    fn chunk_in_repair_is_not_taken_twice_and_pauses_after_failure() {
-        let now = Instant::now();
-        let later = now + Duration::from_secs(5);
-        let mut queue = RepairQueue::new(10);
-        queue.set(ChunkId(1), Some(need(2, 0)));
-        assert!(queue.take(now, false).is_some());
-        queue.set(ChunkId(1), Some(need(1, 0)));
-        assert_eq!(queue.take(now, false), None);
-        queue.finish(ChunkId(1), Some(need(1, 0)), later);
-        queue.set(ChunkId(1), Some(need(1, 1)));
-        assert_eq!(queue.take(now, false), None);
-        assert_eq!(queue.take(later, false).unwrap().1, need(1, 1));
-        queue.finish(ChunkId(1), Some(need(3, 0)), later);
-        assert_eq!(queue.take(later, false), None);
-    }
-
-    #[test]
-    fn changes_end_pauses_and_a_new_count_keeps_chunks_in_repair() {
-        let now = Instant::now();
-        let later = now + Duration::from_secs(5);
-        let mut queue = RepairQueue::new(10);
-        queue.set(ChunkId(1), Some(need(2, 0)));
-        queue.take(now, false).unwrap();
-        queue.finish(ChunkId(1), Some(need(2, 0)), later);
-        assert_eq!(queue.take(now, false), None);
-        queue.wake();
-        assert!(queue.take(now, false).is_some());
-        queue.set(ChunkId(2), Some(need(0, 0)));
-        queue.restart();
-        assert_eq!(queue.counts().missing, 0, "it may have been deleted meanwhile");
-        queue.set(ChunkId(1), Some(need(2, 0)));
-        assert_eq!((queue.take(now, false), queue.busy(), queue.len()), (None, 1, 1));
-    }
-
-    #[test]
-    fn overflow_is_counted_and_requests_a_turn() {
-        let now = Instant::now();
-        let mut queue = RepairQueue::new(4);
-        for id in 0..10 {
-            queue.set(ChunkId(id), Some(need(2, 0)));
-        }
-        assert_eq!((queue.len(), queue.counts().under_replicated), (4, 10));
-        assert!(!queue.wants_turn());
-        for _ in 0..3 {
-            let (chunk, _) = queue.take(now, false).unwrap();
-            queue.finish(chunk, Some(need(3, 0)), now);
-        }
-        assert!(queue.wants_turn());
-        // The turn finds them again: they are not counted twice.
-        queue.start_turn();
-        for id in 4..10 {
-            queue.set(ChunkId(id), Some(need(2, 0)));
-        }
-        queue.start_turn();
-        assert_eq!((queue.len(), queue.counts().under_replicated), (4, 7));
-        queue.start_turn();
-        assert_eq!(queue.counts().under_replicated, 4);
-    }
-
-    #[test]
-    fn urgent_chunk_takes_the_place_of_another_one_in_a_full_queue() {
-        let now = Instant::now();
-        let mut queue = RepairQueue::new(2);
-        for (id, good) in [(1, 2), (2, 2), (3, 1)] {
-            queue.set(ChunkId(id), Some(need(good, 0)));
-        }
-        assert_eq!((queue.len(), queue.counts().under_replicated), (2, 3));
-        assert_eq!(queue.take(now, true).map(|(chunk, _)| chunk), Some(ChunkId(3)));
-        assert_eq!(queue.take(now, true), None, "the others have a spare replica");
-        assert!(queue.take(now, false).is_some());
-    }
-
-    #[test]
-    fn missing_chunks_do_not_hold_up_others() {
-        let now = Instant::now();
-        let mut queue = RepairQueue::new(4);
-        for id in 0..10 {
-            queue.set(ChunkId(id), Some(need(0, 0)));
-        }
-        queue.set(ChunkId(10), Some(need(1, 0)));
-        assert_eq!((queue.counts().missing, queue.counts().under_replicated), (10, 1));
-        assert_eq!(queue.take(now, false).map(|(chunk, _)| chunk), Some(ChunkId(10)));
-        // One comes back.
-        queue.set(ChunkId(1), Some(need(2, 0)));
-        assert_eq!(queue.take(now, false).map(|(chunk, _)| chunk), Some(ChunkId(1)));
-        assert_eq!((queue.counts().missing, queue.wants_turn()), (9, false));
-    }
-}
+mod tests;

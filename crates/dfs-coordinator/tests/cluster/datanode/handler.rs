@@ -6,7 +6,7 @@ use std::task::Poll;
 
 use dfs_proto::v1::data_node_server::DataNode;
 use dfs_proto::{Failure, v1};
-use dfs_types::{ErrorCode, Part, ReplicaDigest};
+use dfs_types::{ChunkId, ErrorCode, Part, ReplicaDigest};
 use futures_util::Stream;
 use tokio_stream::StreamExt as _;
 use tonic::{Request, Response, Status, Streaming};
@@ -93,6 +93,8 @@ impl DataNode for Handler {
         let mut request = request.into_inner();
         self.0.open(&mut request)?;
         self.0.check_epoch(request.lease_epoch)?;
+        let chunk = ChunkId::from_slice(&request.chunk_id).unwrap();
+        let _building = self.0.builds.enter(chunk).await?;
         Ok(Response::new(self.0.build(&request)))
     }
 
