@@ -148,6 +148,8 @@ async fn silent_node_gets_its_orders_when_it_returns() {
 async fn replica_on_a_failed_disk_is_deleted_once_the_disk_is_back() {
     let mut cluster = Cluster::start(3).await;
     let chunk = cluster.put("/file", b"data", &[1, 2, 3]).await;
+    // No other node can take its replica, so the disk is not given up.
+    cluster.put("/needs-the-disk", b"data", &[1, 2, 3]).await;
     let third = cluster.node(3).clone();
     third.set_failed_disk(true);
     delete(&cluster, "/file", true).await;
@@ -171,14 +173,18 @@ async fn replica_on_a_failed_disk_is_deleted_once_the_disk_is_back() {
 }
 
 #[tokio::test]
-async fn replica_on_a_failed_disk_is_forgotten_with_its_node() {
+async fn replica_on_a_silent_node_is_forgotten_with_its_node() {
     let cluster = Cluster::start(4).await;
     let chunk = cluster.put("/file", b"data", &[1, 2, 3]).await;
     let third = cluster.node(3).clone();
-    third.set_failed_disk(true);
+    third.silence();
+    eventually("its silence is noticed", || async {
+        let nodes = cluster.status().await.nodes;
+        nodes.iter().any(|node| node.node.as_ref().unwrap().state() != v1::NodeState::Active)
+    })
+    .await;
     delete(&cluster, "/file", true).await;
     eventually("it is waiting", || async { cluster.worker("delete").await.queued == 1 }).await;
-    third.silence();
     eventually("the node can be forgotten", || async { cluster.forget(3).await.is_ok() }).await;
     eventually("nothing is waiting", || async { cluster.worker("delete").await.queued == 0 }).await;
     assert!(third.holds(chunk).is_some());

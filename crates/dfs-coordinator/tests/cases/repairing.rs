@@ -347,6 +347,12 @@ async fn broken_disk_of_a_node_that_returns_is_cleared() {
     cluster.node(3).set_failed_disk(true);
     cluster.node(3).beat().await;
     eventually("nothing needs the disk", || async { state().await == NodeDiskState::Clear }).await;
+    eventually("nothing waits for its deletion there", || async {
+        let namespace = cluster.namespace().await;
+        let waiting = namespace.chunks_to_delete(Scope::internal(), None, 10).await.unwrap();
+        waiting.chunks.is_empty()
+    })
+    .await;
     cluster.node(3).set_failed_disk(false);
     eventually("it is used again once it works", || async {
         state().await == NodeDiskState::Present

@@ -5,7 +5,7 @@
 //! the node has confirmed, a commit. Orders are idempotent, as they name disks and stamps.
 //!
 //! A replica is removed from its record only once its node has confirmed that the disk no longer
-//! holds it, or once the node was removed from the cluster. While a node does not respond, or a
+//! holds it, or once the node was removed from the cluster or the disk is clear. While a node does not respond, or a
 //! disk is out of service, the replica stays in the queue and the order is retried with back-off.
 
 mod backoff;
@@ -17,7 +17,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 
 use dfs_metadata::engine::lease::LeaseGrant;
-use dfs_metadata::namespace::{Chunk, Disks, ReplicaId};
+use dfs_metadata::namespace::{Chunk, Disks, NodeDisk, NodeDiskState, ReplicaId};
 use dfs_types::{ChunkId, DiskId, NodeId, NodeState, ReplicaRef, Scope};
 use dfs_workers::{DELETE, Handle, Next, Spec, Worker};
 use futures_util::{StreamExt, TryStreamExt, stream};
@@ -141,6 +141,15 @@ impl Delete {
         }
     }
 
+    /// Returns the disks of a node that were emptied or given up. What is still on such a disk is
+    /// compared with the records if it returns.
+    fn clear_disks(&self, node: NodeId, now: Instant) -> BTreeSet<DiskId> {
+        let disks = self.core.registry().view(node, now).map(|view| view.member.disks);
+        let is_clear = |disk: &NodeDisk| disk.state == NodeDiskState::Clear;
+        let clear = disks.unwrap_or_default().into_iter().filter(is_clear);
+        clear.map(|disk| disk.id).collect()
+    }
+
     /// Orders a node to delete replicas, if it is responsive and their disks are not paused.
     async fn order(&self, node: NodeId, doomed: Doomed) -> Ordered {
         let mut ordered = Ordered::default();
@@ -150,6 +159,10 @@ impl Delete {
             Reachability::Reachable => {}
         }
         let now = Instant::now();
+        let clear = self.clear_disks(node, now);
+        let (cleared, doomed): (Doomed, Doomed) =
+            doomed.into_iter().partition(|(replica, _)| clear.contains(&replica.disk));
+        ordered.gone = cleared;
         let is_backing_off =
             |replica: &ReplicaRef| self.disks.is_backing_off(&(node, replica.disk), now);
         let (resting, doomed): (Doomed, Doomed) =
