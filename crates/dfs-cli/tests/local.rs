@@ -205,9 +205,13 @@ async fn several_coordinators_share_an_etcd() {
         let cat = Command::new(binary()).args(["cat", "/file", "--coordinator", url]).output();
         let cat = cat.unwrap();
         assert!(cat.stdout == noise(300_000, 1), "{url}: {}", stderr(&cat));
-        let status = Command::new(binary()).args(["status", "--coordinator", url]).output();
-        let status = String::from_utf8_lossy(&status.unwrap().stdout).into_owned();
-        assert_eq!(status.matches("active").count(), 3, "{url}: {status}");
+        let mut seen = String::new();
+        let are_active = wait_until(Duration::from_secs(30), || {
+            let status = Command::new(binary()).args(["status", "--coordinator", url]).output();
+            seen = String::from_utf8_lossy(&status.unwrap().stdout).into_owned();
+            seen.matches("active").count() == 3
+        });
+        assert!(are_active, "{url}: {seen}");
     }
     assert_eq!(first.terminate(), Some(0));
     let again = start(&log);

@@ -63,11 +63,12 @@ async fn s12_replica_with_a_flipped_bit_is_avoided_set_aside_and_replaced() {
         let explained = cluster.dfs(["explain", "--json", name]).stdout;
         let explained: serde_json::Value = serde_json::from_slice(&explained).unwrap();
         let chunk = explained["chunks"][0]["chunk"].as_str().unwrap();
-        let log = victim.log();
-        let names = |line: &&str| {
+        let names = |line: &str| {
             ["a replica is damaged on disk", chunk, "node="].iter().all(|word| line.contains(word))
         };
-        assert!(log.lines().any(|line| names(&line)), "{chunk} is not in {log}");
+        let is_logged = || victim.log().lines().any(names);
+        let within = Duration::from_secs(30);
+        assert!(wait_until(within, is_logged), "{chunk} is not in {}", victim.log());
         let is_replaced = || verified_replicas(&cluster, name) == 3;
         assert!(wait_until(Duration::from_secs(30), is_replaced), "{:?}", cluster.status());
         cluster.wait_for_full_replication(Duration::from_secs(30));

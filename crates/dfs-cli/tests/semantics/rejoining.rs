@@ -108,8 +108,9 @@ async fn s30_second_node_with_the_same_disk_image_stays_out_while_the_first_live
     assert!(wait_until(MINUTE, is_refused), "{}", stderr(&readmit()));
     put(&client, "/another", noise(1_000_000, 2)).await.unwrap();
     cluster.wait_for_full_replication(MINUTE);
-    let now = node_at(&cluster, 0).unwrap();
-    assert!(is_healthy(&now) && now["id"] == first["id"], "{now}");
+    let is_the_first =
+        || node_at(&cluster, 0).is_some_and(|now| is_healthy(&now) && now["id"] == first["id"]);
+    assert!(wait_until(MINUTE, is_the_first), "{:?}", cluster.status());
     second.kill();
 }
 
@@ -139,12 +140,8 @@ async fn s31_node_that_restored_metadata_does_not_know_joins_and_nothing_is_dele
         put(&client, &format!("/{file}"), noise(100_000, file)).await.unwrap();
     }
     let chunks_at = |node| node_at(&cluster, node).and_then(|n| n["disks"][0]["chunks"].as_u64());
-    let are_reported = || chunks_at(0).zip(chunks_at(1)).is_some_and(|(a, b)| a + b == 21);
-    assert!(
-        wait_until(MINUTE, are_reported),
-        "heartbeats report every chunk: {:?}",
-        cluster.status()
-    );
+    let all = || chunks_at(0).zip(chunks_at(1)).is_some_and(|(one, two)| one + two == 21);
+    assert!(wait_until(MINUTE, all), "heartbeats report every chunk: {:?}", cluster.status());
     let held = chunks_at(1);
     assert!(held > Some(0), "some of them are on the second node");
     cluster.coordinator.terminate(MINUTE);

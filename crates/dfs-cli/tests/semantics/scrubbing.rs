@@ -41,13 +41,20 @@ async fn s12_scrub_finds_damage_that_nobody_reads_and_it_is_repaired() {
     }
     cluster.wait_for_full_replication(Duration::from_secs(30));
 
-    let listed = cluster.dfs_ok(["worker", "list", "--json"]);
-    let listed: Value = serde_json::from_str(&listed).unwrap();
-    let workers = listed["workers"].as_array().unwrap();
-    let scrub = workers.iter().find(|worker| worker["name"] == "scrub").unwrap();
-    let message = scrub["message"].as_str().unwrap();
-    assert!(message.contains("on 3 disks, all read whole within"), "{message}");
-    let status = cluster.status().unwrap();
+    let mut seen = String::new();
+    let is_summed_up = wait_until(Duration::from_secs(30), || {
+        let listed = cluster.dfs_ok(["worker", "list", "--json"]);
+        let listed: Value = serde_json::from_str(&listed).unwrap();
+        let workers = listed["workers"].as_array().unwrap();
+        let scrub = workers.iter().find(|worker| worker["name"] == "scrub").unwrap();
+        scrub["message"].as_str().unwrap().clone_into(&mut seen);
+        seen.contains("on 3 disks, all read whole within")
+    });
+    assert!(is_summed_up, "{seen}");
     let errors = |node: &Value| node["disks"][0]["scrub"]["last_errors"].as_u64().unwrap();
-    assert_eq!(status["nodes"].as_array().unwrap().iter().map(errors).sum::<u64>(), 2);
+    let are_reported = || {
+        let status = cluster.status().unwrap();
+        status["nodes"].as_array().unwrap().iter().map(errors).sum::<u64>() == 2
+    };
+    assert!(wait_until(Duration::from_secs(30), are_reported), "{:?}", cluster.status());
 }

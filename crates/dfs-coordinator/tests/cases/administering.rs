@@ -254,7 +254,9 @@ async fn returning_node_stays_in_maintenance_until_its_end() {
 
 #[tokio::test]
 async fn absent_nodes_count_as_stopped() {
-    let cluster = Cluster::start(4).await;
+    // The absent node stays suspect.
+    let settings = Settings { lost_after_ms: 600_000, ..settings() };
+    let cluster = Cluster::with(settings, Arc::new(MemoryEngine::new()), 4).await;
     let chunk = cluster.put("/file", b"data", &[1, 2, 3]).await;
     let safe = cluster.safe_to_stop(&[1]).await.unwrap();
     assert!(safe.is_safe && safe.revision > 0, "{safe:?}");

@@ -1,14 +1,17 @@
 //! Nodes and disks are emptied.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
+use dfs_coordinator::Settings;
+use dfs_metadata::memory::MemoryEngine;
 use dfs_proto::v1;
 use dfs_types::{ErrorCode, NodeId, move_cost};
 use tonic::{Response, Status};
 
 use super::administering::{id, refusal};
 use super::workers::rate;
-use crate::cluster::{Cluster, eventually};
+use crate::cluster::{Cluster, eventually, settings};
 
 impl Cluster {
     pub(super) async fn drain(
@@ -155,7 +158,8 @@ async fn chunk_that_is_not_confirmed_yet_keeps_a_node_from_being_drained() {
 
 #[tokio::test]
 async fn silent_node_is_not_drained_until_it_returns() {
-    let cluster = Cluster::start(4).await;
+    let settings = Settings { lost_after_ms: 600_000, ..settings() };
+    let cluster = Cluster::with(settings, Arc::new(MemoryEngine::new()), 4).await;
     cluster.put("/file", b"data", &[1, 2, 3]).await;
     cluster.node(3).silence();
     cluster.until(3, v1::NodeState::Suspect).await;

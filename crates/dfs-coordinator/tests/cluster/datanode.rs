@@ -52,9 +52,9 @@ struct State {
     replicated: Vec<ChunkId>,
     /// Verdicts to report until they are settled.
     verdicts: Vec<v1::ReplicaVerdict>,
-    settled: Vec<(ChunkId, Stamp)>,
-    /// What the record said of the last of them.
-    settled_as: v1::ReplicaCondition,
+    /// Settled verdicts by number, each with the replica and what the record said of it. A verdict
+    /// is settled again if it was repeated meanwhile.
+    settled: BTreeMap<u64, (ChunkId, Stamp, v1::ReplicaCondition)>,
     /// Replicas that a verification finds bad.
     bad: BTreeSet<(ChunkId, Stamp)>,
     verified: Vec<ChunkId>,
@@ -307,10 +307,10 @@ impl FakeDataNode {
                         state.verdicts.retain(|verdict| {
                             verdict.replica != settled.replica || verdict.number > settled.number
                         });
-                        state.settled_as = settled.condition();
+                        let (number, condition) = (settled.number, settled.condition());
                         let replica = settled.replica.unwrap();
                         let chunk = ChunkId::from_slice(&replica.chunk_id).unwrap();
-                        state.settled.push((chunk, Stamp(replica.stamp)));
+                        state.settled.insert(number, (chunk, Stamp(replica.stamp), condition));
                     }
                 }
                 _ = tick.tick() => {
@@ -470,39 +470,42 @@ impl FakeDataNode {
         self.accuse(chunk);
     }
 
-    /// Reports a replica as bad until that is settled, although it is sound.
-    pub(crate) fn accuse(&self, chunk: ChunkId) {
+    /// Reports a replica as bad until that is settled, although it is sound. Returns the number of
+    /// the verdict.
+    pub(crate) fn accuse(&self, chunk: ChunkId) -> u64 {
+        let number = self.next_stamp().0;
+        self.judge(chunk, number, v1::ReplicaCondition::Bad)
+    }
+
+    /// Reports a replica as sound. Returns the number of the verdict.
+    pub(crate) fn acquit(&self, chunk: ChunkId) -> u64 {
+        let number = self.next_stamp().0;
+        self.judge(chunk, number, v1::ReplicaCondition::Sound)
+    }
+
+    /// Reports a replica as sound, by a verdict older than all others. Returns its number.
+    pub(crate) fn acquit_late(&self, chunk: ChunkId) -> u64 {
+        self.judge(chunk, 1, v1::ReplicaCondition::Sound)
+    }
+
+    fn judge(&self, chunk: ChunkId, number: u64, condition: v1::ReplicaCondition) -> u64 {
         let mut state = self.state.lock().unwrap();
         let stamp = state.replicas[&chunk].stamp;
-        let number = state.next_stamp;
-        state.next_stamp += 1;
         let replica = Some(self.name(chunk, stamp));
-        let condition = v1::ReplicaCondition::Bad.into();
+        let condition = condition.into();
         state.verdicts.push(v1::ReplicaVerdict { replica, number, condition, block: 0 });
+        number
     }
 
-    /// Reports a replica as sound.
-    pub(crate) fn acquit(&self, chunk: ChunkId) {
-        self.accuse(chunk);
-        let mut state = self.state.lock().unwrap();
-        let last = state.verdicts.last_mut().unwrap();
-        last.condition = v1::ReplicaCondition::Sound.into();
+    /// Returns what the record said of the replica when this verdict was settled.
+    pub(crate) fn settled_as(&self, number: u64) -> Option<v1::ReplicaCondition> {
+        self.state.lock().unwrap().settled.get(&number).map(|(_, _, condition)| *condition)
     }
 
-    /// Reports a replica as sound, by a verdict older than all others.
-    pub(crate) fn acquit_late(&self, chunk: ChunkId) {
-        self.acquit(chunk);
-        self.state.lock().unwrap().verdicts.last_mut().unwrap().number = 1;
-    }
-
-    /// Returns what the record said of the last replica whose verdict was settled.
-    pub(crate) fn settled_as(&self) -> v1::ReplicaCondition {
-        self.state.lock().unwrap().settled_as
-    }
-
-    /// Returns the replicas whose verdicts were settled.
+    /// Returns the replicas whose verdicts were settled, each verdict once.
     pub(crate) fn settled(&self) -> Vec<(ChunkId, Stamp)> {
-        self.state.lock().unwrap().settled.clone()
+        let state = self.state.lock().unwrap();
+        state.settled.values().map(|(chunk, stamp, _)| (*chunk, *stamp)).collect()
     }
 
     /// Returns the chunks whose replicas were verified.
