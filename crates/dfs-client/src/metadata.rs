@@ -14,11 +14,10 @@ impl Client {
     /// that was reaped is [`ErrorCode::Stale`](dfs_types::ErrorCode::Stale).
     ///
     /// ```
-    /// # mod fake { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/main/fake/mod.rs")); }
     /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
     /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
-    /// # let cluster = fake::Cluster::start(3).await;
-    /// # let client = cluster.client();
+    /// # let cluster = dfs_fake::Cluster::start(3).await;
+    /// # let client = dfs_fake::client!(cluster);
     /// use dfs_client::{Follow};
     /// # use dfs_client::{PutOptions, PutSource};
     /// use dfs_types::DfsPath;
@@ -101,11 +100,10 @@ impl Client {
     /// does, unless [`RenameOptions`] demand something else.
     ///
     /// ```
-    /// # mod fake { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/main/fake/mod.rs")); }
     /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
     /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
-    /// # let cluster = fake::Cluster::start(3).await;
-    /// # let client = cluster.client();
+    /// # let cluster = dfs_fake::Cluster::start(3).await;
+    /// # let client = dfs_fake::client!(cluster);
     /// # use dfs_client::{PutOptions, PutSource};
     /// use dfs_client::{DfsPath, RenameOptions};
     ///
@@ -146,11 +144,10 @@ impl Client {
     /// Deletes a file, symlink or directory.
     ///
     /// ```
-    /// # mod fake { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/main/fake/mod.rs")); }
     /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
     /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
-    /// # let cluster = fake::Cluster::start(3).await;
-    /// # let client = cluster.client();
+    /// # let cluster = dfs_fake::Cluster::start(3).await;
+    /// # let client = dfs_fake::client!(cluster);
     /// use dfs_client::{DeleteOptions, Follow};
     /// # use dfs_client::{PutOptions, PutSource};
     /// use dfs_types::DfsPath;

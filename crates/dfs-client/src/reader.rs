@@ -41,11 +41,10 @@ type Fetched = (Piece, Run, Share);
 /// until a seek.
 ///
 /// ```
-/// # mod fake { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/main/fake/mod.rs")); }
 /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
 /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
-/// # let cluster = fake::Cluster::start(3).await;
-/// # let client = cluster.client();
+/// # let cluster = dfs_fake::Cluster::start(3).await;
+/// # let client = dfs_fake::client!(cluster);
 /// use std::io::SeekFrom;
 /// use dfs_client::GetOptions;
 /// # use dfs_client::{DfsPath, PutOptions, PutSource};
@@ -331,11 +330,10 @@ impl Client {
     /// Opens a file for reading, by path or inode.
     ///
     /// ```
-    /// # mod fake { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/main/fake/mod.rs")); }
     /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
     /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
-    /// # let cluster = fake::Cluster::start(3).await;
-    /// # let client = cluster.client();
+    /// # let cluster = dfs_fake::Cluster::start(3).await;
+    /// # let client = dfs_fake::client!(cluster);
     /// use dfs_client::{DfsPath, GetOptions};
     /// # use dfs_client::{PutOptions, PutSource};
     ///
@@ -383,11 +381,10 @@ impl Client {
     /// Reads `length` bytes from `offset` on, fewer at the end of the file; at most 64 MiB.
     ///
     /// ```
-    /// # mod fake { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/main/fake/mod.rs")); }
     /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
     /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
-    /// # let cluster = fake::Cluster::start(3).await;
-    /// # let client = cluster.client();
+    /// # let cluster = dfs_fake::Cluster::start(3).await;
+    /// # let client = dfs_fake::client!(cluster);
     /// # use dfs_client::{DfsPath, PutOptions, PutSource};
     /// # let path = DfsPath::new("/songs")?;
     /// # client.put(&path, PutSource::bytes("la la la"), PutOptions::default()).await?;

@@ -22,6 +22,7 @@ const EDGES: &[(&str, &[&str])] = &[
     ("dfs-engines", &["dfs-types", "dfs-metadata", "dfs-etcd"]),
     ("dfs-transport", &["dfs-types", "dfs-proto"]),
     ("dfs-streamer", &["dfs-types", "dfs-proto", "dfs-transport"]),
+    ("dfs-fake", &["dfs-types", "dfs-proto", "dfs-transport", "dfs-streamer"]),
     ("dfs-client", &["dfs-types", "dfs-proto", "dfs-transport", "dfs-streamer"]),
     (
         "dfs-coordinator",
@@ -85,6 +86,7 @@ const DEV_EDGES: &[(&str, &[&str])] = &[
     // The processes must be able to parse what the operator renders.
     ("dfs-operator", &["dfs-coordinator", "dfs-datanode"]),
     ("dfs-cli", &["dfs-testkit", "dfs-etcd"]),
+    ("dfs-client", &["dfs-fake"]),
     // Its capture of log lines.
     ("dfs-transport", &["dfs-runtime"]),
 ];

@@ -52,11 +52,10 @@ impl Client {
     /// process are removed when the same file is copied again.
     ///
     /// ```
-    /// # mod fake { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/main/fake/mod.rs")); }
     /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
     /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
-    /// # let cluster = fake::Cluster::start(3).await;
-    /// # let client = cluster.client();
+    /// # let cluster = dfs_fake::Cluster::start(3).await;
+    /// # let client = dfs_fake::client!(cluster);
     /// use dfs_client::{DfsPath, TreeOptions};
     /// # use dfs_client::{MakeDirectoryOptions, PutOptions, PutSource};
     ///

@@ -8,7 +8,7 @@ use dfs_types::{ErrorCode, Precondition, SeededRandom};
 use tokio::io::AsyncWriteExt as _;
 use tokio::time::Instant;
 
-use crate::fake::{CHUNK, Cluster};
+use crate::fake::{CHUNK, Clients as _, Cluster};
 use crate::{bytes, get, path, put, until};
 
 async fn mkdir(client: &Client, name: &str) -> Result<dfs_client::FileStat, dfs_client::Error> {

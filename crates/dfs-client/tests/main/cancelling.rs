@@ -6,7 +6,7 @@ use std::time::Duration;
 use dfs_client::{GetOptions, MakeDirectoryOptions, PutOptions, PutSource};
 use tokio::time::timeout;
 
-use crate::fake::{CHUNK, Cluster};
+use crate::fake::{CHUNK, Clients as _, Cluster};
 use crate::{bytes, get, path, put, until};
 
 const BUDGET: usize = 16 << 20;

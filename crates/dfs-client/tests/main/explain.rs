@@ -4,7 +4,7 @@ use dfs_client::Explanation;
 use dfs_proto::v1;
 use dfs_types::{NodeId, NodeState, ReplicaHealth};
 
-use crate::fake::{CHUNK, Cluster};
+use crate::fake::{CHUNK, Clients as _, Cluster};
 use crate::{bytes, path, put};
 
 async fn explain(cluster: &Cluster, verify: bool) -> Explanation {

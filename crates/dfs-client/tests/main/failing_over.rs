@@ -8,7 +8,7 @@ use dfs_client::{Client, Components, MakeDirectoryOptions};
 use dfs_types::{ErrorCode, SeededRandom};
 use tokio::time::Instant;
 
-use crate::fake::Cluster;
+use crate::fake::{Clients as _, Cluster};
 use crate::{bytes, get, path, put, until};
 
 const A: &str = "127.0.0.1:7070";

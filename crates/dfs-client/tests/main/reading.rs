@@ -9,7 +9,7 @@ use dfs_types::{ChunkId, ErrorCode, NodeId};
 use tokio::io::AsyncWriteExt as _;
 use tokio::time::Instant;
 
-use crate::fake::{CHUNK, Cluster};
+use crate::fake::{CHUNK, Clients as _, Cluster};
 use crate::{bytes, drain, get, path, put, until};
 
 const LONG: u64 = 40 * CHUNK;

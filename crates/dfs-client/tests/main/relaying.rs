@@ -6,7 +6,7 @@ use dfs_client::MakeDirectoryOptions;
 use dfs_types::ErrorCode;
 use tokio::time::Instant;
 
-use crate::fake::{Blocked, CHUNK, COORDINATOR, Cluster, Outside, Relaying};
+use crate::fake::{Blocked, CHUNK, COORDINATOR, Clients as _, Cluster, Outside, Relaying};
 use crate::{bytes, get, path, put, until};
 
 const LONG: u64 = 20 * CHUNK;

@@ -9,7 +9,7 @@ use dfs_types::{
     Attributes, DfsPath, ErrorCode, FileTime, Precondition, Random as _, SeededRandom,
 };
 
-use crate::fake::{CHUNK, Cluster};
+use crate::fake::{CHUNK, Clients as _, Cluster};
 use crate::{bytes, drain, get, path, put, until};
 
 const BLOCK: u64 = 64 << 10;

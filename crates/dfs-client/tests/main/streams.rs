@@ -6,7 +6,7 @@ use dfs_client::{ErrorCode, GetOptions, MakeDirectoryOptions, PutOptions, PutSou
 use futures_util::{StreamExt as _, TryStreamExt as _};
 use tokio::io::{AsyncReadExt as _, AsyncSeekExt as _};
 
-use crate::fake::{CHUNK, Cluster};
+use crate::fake::{CHUNK, Clients as _, Cluster};
 use crate::{bytes, path, put};
 
 #[tokio::test(start_paused = true)]

@@ -8,7 +8,7 @@ use std::time::Duration;
 use dfs_client::{Error, ErrorCode, OnError, TreeObserver, TreeOptions};
 use tokio::time::Instant;
 
-use crate::fake::Cluster;
+use crate::fake::{Clients as _, Cluster};
 use crate::{bytes, get, path, put};
 
 struct GoOn;

@@ -5,7 +5,7 @@ use std::time::Duration;
 use dfs_client::{ErrorCode, PutOptions, PutSource};
 use tokio::time::{Instant, timeout};
 
-use crate::fake::{CHUNK, Cluster};
+use crate::fake::{CHUNK, Clients as _, Cluster};
 use crate::{bytes, get, path, put, until};
 
 const BUDGET: usize = 16 << 20;

@@ -8,7 +8,7 @@ use dfs_types::{ErrorCode, NodeId};
 use tokio::io::AsyncWriteExt as _;
 use tokio::time::Instant;
 
-use crate::fake::{CHUNK, Cluster};
+use crate::fake::{CHUNK, Clients as _, Cluster};
 use crate::{bytes, get, path, put, until};
 
 /// Puts `/f` in chunks of the fake's default size.

@@ -19,14 +19,14 @@ use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 
-use super::{Answered, Answers, Node, World, note, refusal};
+use crate::{Answered, Answers, Node, World, note, refusal};
 
 /// Bytes of a frame served.
 const FRAME: u64 = 128 << 10;
 
-pub(super) struct FakeDataNode {
-    pub(super) node: Arc<Node>,
-    pub(super) world: Arc<World>,
+pub(crate) struct FakeDataNode {
+    pub(crate) node: Arc<Node>,
+    pub(crate) world: Arc<World>,
 }
 
 /// Stores a chunk at this node and the downstream ones.

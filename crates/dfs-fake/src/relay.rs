@@ -9,12 +9,12 @@ use dfs_types::ErrorCode;
 use futures_util::StreamExt as _;
 use tonic::{Request, Status, Streaming};
 
-use super::{Answered, Answers, FakeDataNode, Relaying, World, refusal};
+use crate::{Answered, Answers, FakeDataNode, Relaying, World, refusal};
 
-pub(super) struct FakeRelay {
-    pub(super) world: Arc<World>,
+pub(crate) struct FakeRelay {
+    pub(crate) world: Arc<World>,
     /// Its address.
-    pub(super) at: String,
+    pub(crate) at: String,
 }
 
 impl FakeRelay {

@@ -1,5 +1,8 @@
-// A fake cluster: a coordinator that keeps a map, and datanodes that keep bytes, over a network
-// within the process, with injected faults. The examples of the crate include this file.
+//! A fake cluster: a coordinator that keeps a map, and datanodes that keep bytes, over a network
+//! within the process, with injected faults. For the tests and examples of the SDK, which would
+//! otherwise compile it once for each example.
+
+#![expect(clippy::unwrap_used, reason = "a fake may panic, like the test that uses it")]
 
 mod coordinator;
 mod datanode;
@@ -13,18 +16,15 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
-use dfs_client::{Client, ClientBuilder, Components};
 use dfs_proto::v1::coordinator_server::CoordinatorServer;
 use dfs_proto::v1::data_node_server::DataNodeServer;
 use dfs_proto::wire::WireId as _;
 use dfs_proto::{FRAME_MESSAGE_LEN_MAX, Failure, MESSAGE_LEN_MAX, v1};
-use dfs_streamer::{Hashing, Session};
+use dfs_streamer::Session;
 use dfs_transport::{
     ConnectionLimits, Gate, MemoryNetwork, Network as _, REQUEST_ID_HEADER, Security, Server, serve,
 };
-use dfs_types::{
-    ChunkId, ChunkSeal, ErrorCode, NodeId, NodeState, SeededRandom, SessionId, SystemClock,
-};
+use dfs_types::{ChunkId, ChunkSeal, ErrorCode, NodeId, NodeState, SessionId};
 use futures_util::Stream;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
@@ -33,16 +33,23 @@ use tonic::{Request, Response, Status};
 
 use coordinator::FakeCoordinator;
 use datanode::FakeDataNode;
-pub(crate) use outside::{Blocked, Outside};
+pub use outside::{Blocked, Outside};
 use relay::FakeRelay;
+
+// For the macros.
+#[doc(hidden)]
+pub use dfs_streamer::Hashing;
+#[doc(hidden)]
+pub use dfs_types::SeededRandom;
 
 const GATE: Gate = Gate::new(Server::Coordinator, Security::Plaintext);
 
 /// Default chunk length in bytes.
-pub(crate) const CHUNK: u64 = 256 << 10;
+pub const CHUNK: u64 = 256 << 10;
 /// Replicas required to accept a chunk.
 const MIN_REPLICAS: u32 = 2;
-pub(crate) const COORDINATOR: &str = "127.0.0.1:7070";
+/// Address of the first coordinator.
+pub const COORDINATOR: &str = "127.0.0.1:7070";
 
 type Stored = BTreeMap<(NodeId, ChunkId), (Bytes, ChunkSeal)>;
 type Answered<T> = Result<Response<T>, Status>;
@@ -50,45 +57,53 @@ type Answers<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 
 /// Faults of a datanode.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Faults {
+pub struct Faults {
     /// Replies to reads with `UNAVAILABLE`.
-    pub(crate) refuses_reads: bool,
+    pub refuses_reads: bool,
     /// Starts to serve reads, but stalls while this is set.
-    pub(crate) hangs_reads: bool,
+    pub hangs_reads: bool,
     /// Serves this block of every chunk with one bit flipped.
-    pub(crate) flips_bit_of: Option<u64>,
+    pub flips_bit_of: Option<u64>,
     /// Serves other bytes of the same length, with matching checksums.
-    pub(crate) serves_other_bytes: bool,
+    pub serves_other_bytes: bool,
     /// Refuses sessions, also as a replica.
-    pub(crate) refuses_uploads: bool,
+    pub refuses_uploads: bool,
     /// Replies to this many prepares with `BUSY`.
-    pub(crate) busy: u32,
+    pub busy: u32,
     /// Accepts no frames while this is set.
-    pub(crate) hangs_uploads: bool,
+    pub hangs_uploads: bool,
     /// Cuts the next upload stream after this many bytes.
-    pub(crate) cuts_after: Option<u64>,
+    pub cuts_after: Option<u64>,
     /// Forgets the session after the cut.
-    pub(crate) forgets: bool,
+    pub forgets: bool,
 }
 
 /// A fake datanode.
-pub(crate) struct Node {
-    pub(crate) id: NodeId,
-    pub(crate) host: String,
-    pub(crate) zone: String,
-    pub(crate) faults: watch::Sender<Faults>,
-    /// Number of reads started, and of those in progress.
-    pub(crate) reads: AtomicU64,
-    pub(crate) reading: AtomicU64,
-    pub(crate) prepared: AtomicU64,
-    pub(crate) reports: Mutex<Vec<(ChunkId, u64)>>,
+pub struct Node {
+    /// Its id.
+    pub id: NodeId,
+    /// Name of its machine.
+    pub host: String,
+    /// Its zone.
+    pub zone: String,
+    /// Its current faults.
+    pub faults: watch::Sender<Faults>,
+    /// Number of reads started.
+    pub reads: AtomicU64,
+    /// Number of reads in progress.
+    pub reading: AtomicU64,
+    /// Number of sessions prepared.
+    pub prepared: AtomicU64,
+    /// Reports of bad replicas: chunk and block.
+    pub reports: Mutex<Vec<(ChunkId, u64)>>,
     sessions: Mutex<BTreeMap<SessionId, (Arc<Session>, v1::ChunkMeta)>>,
-    pub(crate) address: String,
+    /// Its address.
+    pub address: String,
 }
 
 impl Node {
     /// Changes its faults.
-    pub(crate) fn fault(&self, change: impl FnOnce(&mut Faults)) {
+    pub fn fault(&self, change: impl FnOnce(&mut Faults)) {
         self.faults.send_modify(change);
     }
 
@@ -105,24 +120,28 @@ impl Node {
 
 /// A file, or a version of one.
 #[derive(Debug, Clone)]
-pub(crate) struct File {
-    pub(crate) stat: v1::FileStat,
-    pub(crate) chunks: Vec<v1::WrittenChunk>,
+pub struct File {
+    /// Its attributes.
+    pub stat: v1::FileStat,
+    /// Its chunks, in order.
+    pub chunks: Vec<v1::WrittenChunk>,
 }
 
+/// An upload in progress.
 #[derive(Debug, Default)]
-pub(crate) struct Upload {
+pub struct Upload {
     path: Bytes,
     size: Option<u64>,
     chunk_size: u64,
     /// Offset and token of each planned chunk.
     planned: BTreeMap<ChunkId, (u64, Bytes)>,
-    pub(crate) staged: Vec<v1::WrittenChunk>,
+    /// Chunks confirmed so far.
+    pub staged: Vec<v1::WrittenChunk>,
 }
 
 /// How coordinators handle calls for datanodes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub(crate) enum Relaying {
+pub enum Relaying {
     /// Refuse them.
     #[default]
     Off,
@@ -134,37 +153,43 @@ pub(crate) enum Relaying {
 
 /// State and faults of the coordinators.
 #[derive(Debug, Default)]
-pub(crate) struct State {
-    pub(crate) names: BTreeMap<Bytes, u64>,
-    pub(crate) inodes: BTreeMap<u64, File>,
-    pub(crate) uploads: BTreeMap<u64, Upload>,
-    pub(crate) aborted: BTreeSet<u64>,
+pub struct State {
+    /// Inode of each path.
+    pub names: BTreeMap<Bytes, u64>,
+    /// Files by inode.
+    pub inodes: BTreeMap<u64, File>,
+    /// Uploads in progress.
+    pub uploads: BTreeMap<u64, Upload>,
+    /// Uploads that were aborted.
+    pub aborted: BTreeSet<u64>,
     /// Chunks that aborts named as durable.
-    pub(crate) chunks_aborted: usize,
+    pub chunks_aborted: usize,
     /// Minimum time of each call.
-    pub(crate) latency: Duration,
-    pub(crate) replica_health: BTreeMap<(ChunkId, NodeId), v1::ReplicaHealth>,
+    pub latency: Duration,
+    /// Health that `explain` reports; good beyond the map.
+    pub replica_health: BTreeMap<(ChunkId, NodeId), v1::ReplicaHealth>,
     /// Nodes without a known address.
-    pub(crate) unknown_nodes: BTreeSet<NodeId>,
+    pub unknown_nodes: BTreeSet<NodeId>,
     /// Reports all chunks as erasure-coded.
-    pub(crate) is_coded: bool,
+    pub is_coded: bool,
     /// Calls by name that did something, without repeats.
-    pub(crate) done: BTreeMap<&'static str, u64>,
+    pub done: BTreeMap<&'static str, u64>,
     /// Applies the next call of this name, and loses the reply.
-    pub(crate) loses_answer_of: Option<&'static str>,
+    pub loses_answer_of: Option<&'static str>,
     /// Replies to this many calls with `BUSY`.
-    pub(crate) busy: u32,
+    pub busy: u32,
     /// Addresses of coordinators that accept connections and calls, and never reply.
-    pub(crate) hanging: BTreeSet<String>,
+    pub hanging: BTreeSet<String>,
     /// Addresses of coordinators that just started and know nothing yet.
-    pub(crate) gathering: BTreeSet<String>,
-    pub(crate) relaying: Relaying,
+    pub gathering: BTreeSet<String>,
+    /// How they handle calls for datanodes.
+    pub relaying: Relaying,
     /// Replies to this many streams to be relayed with `BUSY`.
-    pub(crate) busy_relays: u32,
+    pub busy_relays: u32,
     /// Calls relayed by each coordinator.
-    pub(crate) relayed: BTreeMap<String, u64>,
+    pub relayed: BTreeMap<String, u64>,
     /// Calls received by each coordinator.
-    pub(crate) received: BTreeMap<String, u64>,
+    pub received: BTreeMap<String, u64>,
     /// The last call of each slot: number, body, reply.
     slots: BTreeMap<(Bytes, u32), (u64, String, v1::FileStat)>,
     /// Last id given to an inode, chunk or token.
@@ -188,21 +213,25 @@ impl State {
     }
 
     /// Returns how often a call did something.
-    pub(crate) fn done(&self, call: &str) -> u64 {
+    pub fn done(&self, call: &str) -> u64 {
         self.done.get(call).copied().unwrap_or_default()
     }
 }
 
 /// State shared by all servers.
-pub(crate) struct World {
-    pub(crate) network: MemoryNetwork,
-    pub(crate) nodes: Vec<Arc<Node>>,
-    pub(crate) state: Mutex<State>,
-    pub(crate) stored: Mutex<Stored>,
+pub struct World {
+    /// The network inside the cluster.
+    pub network: MemoryNetwork,
+    /// The datanodes, in the order of their numbers.
+    pub nodes: Vec<Arc<Node>>,
+    /// State and faults of the coordinators.
+    pub state: Mutex<State>,
+    /// Replicas on the datanodes.
+    pub stored: Mutex<Stored>,
     /// Stopped nodes.
     down: Mutex<BTreeSet<NodeId>>,
     /// Request ids with their calls.
-    pub(crate) request_ids: Mutex<Vec<(&'static str, String)>>,
+    pub request_ids: Mutex<Vec<(&'static str, String)>>,
 }
 
 impl World {
@@ -212,15 +241,16 @@ impl World {
 }
 
 /// The fake cluster; stops when dropped.
-pub(crate) struct Cluster {
-    pub(crate) world: Arc<World>,
+pub struct Cluster {
+    /// State shared by its servers.
+    pub world: Arc<World>,
     coordinators: Mutex<BTreeMap<String, JoinHandle<()>>>,
     nodes: Vec<Mutex<Option<JoinHandle<()>>>>,
 }
 
 impl Cluster {
     /// Starts a cluster with `nodes` datanodes. The n-th runs on host `h<n>` in zone `z<n>`.
-    pub(crate) async fn start(nodes: u128) -> Self {
+    pub async fn start(nodes: u128) -> Self {
         let node = |number| {
             Arc::new(Node {
                 id: NodeId(number),
@@ -255,12 +285,13 @@ impl Cluster {
         cluster
     }
 
-    pub(crate) async fn start_coordinator(&self) {
+    /// Starts the first coordinator.
+    pub async fn start_coordinator(&self) {
         self.start_coordinator_at(COORDINATOR).await;
     }
 
     /// Starts another coordinator of the same cluster.
-    pub(crate) async fn start_coordinator_at(&self, address: &str) {
+    pub async fn start_coordinator_at(&self, address: &str) {
         let coordinator = FakeCoordinator { world: self.world.clone(), at: address.to_owned() };
         let service =
             CoordinatorServer::new(coordinator).max_decoding_message_size(MESSAGE_LEN_MAX);
@@ -272,23 +303,25 @@ impl Cluster {
     }
 
     /// Starts a coordinator that has no room for connections.
-    pub(crate) async fn start_full_coordinator_at(&self, address: &str) {
+    pub async fn start_full_coordinator_at(&self, address: &str) {
         let limits = ConnectionLimits { total: 0, ..ConnectionLimits::default() };
         let running = self.serve(address, Routes::default(), limits).await;
         self.coordinators.lock().unwrap().insert(address.to_owned(), running);
     }
 
-    pub(crate) async fn stop_coordinator(&self) {
+    /// Stops the first coordinator.
+    pub async fn stop_coordinator(&self) {
         self.stop_coordinator_at(COORDINATOR).await;
     }
 
-    pub(crate) async fn stop_coordinator_at(&self, address: &str) {
+    /// Stops the coordinator at this address.
+    pub async fn stop_coordinator_at(&self, address: &str) {
         let running = self.coordinators.lock().unwrap().remove(address);
         stop(running).await;
     }
 
     /// Starts the datanode with this number, from 1.
-    pub(crate) async fn start_node(&self, number: usize) {
+    pub async fn start_node(&self, number: usize) {
         let node = self.node(number).clone();
         let address = node.address.clone();
         let service = DataNodeServer::new(FakeDataNode { node, world: self.world.clone() })
@@ -299,7 +332,8 @@ impl Cluster {
         *self.nodes[number - 1].lock().unwrap() = Some(running);
     }
 
-    pub(crate) async fn stop_node(&self, number: usize) {
+    /// Stops the datanode with this number, from 1.
+    pub async fn stop_node(&self, number: usize) {
         let running = self.nodes[number - 1].lock().unwrap().take();
         stop(running).await;
         self.world.down.lock().unwrap().insert(self.node(number).id);
@@ -318,37 +352,14 @@ impl Cluster {
         })
     }
 
-    pub(crate) fn node(&self, number: usize) -> &Arc<Node> {
+    /// Returns the datanode with this number, from 1.
+    pub fn node(&self, number: usize) -> &Arc<Node> {
         &self.world.nodes[number - 1]
     }
 
-    pub(crate) fn state(&self) -> std::sync::MutexGuard<'_, State> {
+    /// Returns the state and faults of the coordinators, locked.
+    pub fn state(&self) -> std::sync::MutexGuard<'_, State> {
         self.world.state.lock().unwrap()
-    }
-
-    /// Returns a builder of a client of this cluster.
-    pub(crate) fn builder(&self) -> ClientBuilder {
-        Client::builder().coordinator(COORDINATOR).components(self.components())
-    }
-
-    /// Returns components that reach it.
-    pub(crate) fn components(&self) -> Components {
-        Components {
-            network: Arc::new(self.world.network.clone()),
-            clock: Arc::new(SystemClock),
-            random: Arc::new(SeededRandom::new(7)),
-            hashing: Hashing::Inline,
-        }
-    }
-
-    /// Returns a builder of a client outside the cluster's network.
-    pub(crate) fn outside(&self, network: &Outside) -> ClientBuilder {
-        let components = Components { network: Arc::new(network.clone()), ..self.components() };
-        Client::builder().coordinator(COORDINATOR).components(components)
-    }
-
-    pub(crate) fn client(&self) -> Client {
-        self.builder().connect_lazy().unwrap()
     }
 }
 
@@ -365,4 +376,30 @@ fn refusal(code: ErrorCode, message: impl Into<String>) -> Status {
 fn note<T>(world: &World, call: &'static str, request: &Request<T>) {
     let id = request.metadata().get(REQUEST_ID_HEADER).and_then(|id| id.to_str().ok());
     world.request_ids.lock().unwrap().push((call, id.unwrap_or_default().to_owned()));
+}
+
+/// Returns a client of a fake cluster. A macro, because this crate does not know the SDK, whose tests
+/// use it.
+#[macro_export]
+macro_rules! client {
+    ($cluster:expr) => {
+        dfs_client::Client::builder()
+            .coordinator($crate::COORDINATOR)
+            .components($crate::components!($cluster))
+            .connect_lazy()
+            .expect("the address is valid")
+    };
+}
+
+/// Returns the environment of a client that reaches a fake cluster.
+#[macro_export]
+macro_rules! components {
+    ($cluster:expr) => {
+        dfs_client::Components {
+            network: std::sync::Arc::new($cluster.world.network.clone()),
+            random: std::sync::Arc::new($crate::SeededRandom::new(7)),
+            hashing: $crate::Hashing::Inline,
+            ..Default::default()
+        }
+    };
 }

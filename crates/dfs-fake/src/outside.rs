@@ -8,7 +8,8 @@ use dfs_transport::{Io, Listener, MemoryNetwork, Network};
 
 /// Effect of dialling an address of a datanode.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Blocked {
+pub enum Blocked {
+    /// It is reached.
     No,
     /// Refused at once.
     Refused,
@@ -18,24 +19,26 @@ pub(crate) enum Blocked {
 
 /// Reaches coordinators, and datanodes as configured. Clones share the configuration.
 #[derive(Clone)]
-pub(crate) struct Outside {
+pub struct Outside {
     inner: MemoryNetwork,
     blocked: Arc<Mutex<Blocked>>,
     dialled: Arc<Mutex<BTreeMap<String, u64>>>,
 }
 
 impl Outside {
-    pub(crate) fn new(inner: &MemoryNetwork, blocked: Blocked) -> Self {
+    /// Returns a network from which datanodes are `blocked`.
+    pub fn new(inner: &MemoryNetwork, blocked: Blocked) -> Self {
         let blocked = Arc::new(Mutex::new(blocked));
         Self { inner: inner.clone(), blocked, dialled: Arc::default() }
     }
 
-    pub(crate) fn block(&self, blocked: Blocked) {
+    /// Changes what happens to dials of datanodes.
+    pub fn block(&self, blocked: Blocked) {
         *self.blocked.lock().unwrap() = blocked;
     }
 
     /// Returns how often this address was dialled.
-    pub(crate) fn dialled(&self, address: &str) -> u64 {
+    pub fn dialled(&self, address: &str) -> u64 {
         self.dialled.lock().unwrap().get(address).copied().unwrap_or_default()
     }
 }

@@ -12,13 +12,13 @@ use dfs_proto::wire::{self, WireId as _};
 use dfs_types::{ChunkId, ErrorCode, NodeId, Redundancy, Slot};
 use tonic::{Request, Response, Status};
 
-use super::{Answered, Answers, CHUNK, File, MIN_REPLICAS, State, Upload, World, note, refusal};
+use crate::{Answered, Answers, CHUNK, File, MIN_REPLICAS, State, Upload, World, note, refusal};
 
 /// One of the coordinators that share the world.
-pub(super) struct FakeCoordinator {
-    pub(super) world: Arc<World>,
+pub(crate) struct FakeCoordinator {
+    pub(crate) world: Arc<World>,
     /// Its address.
-    pub(super) at: String,
+    pub(crate) at: String,
 }
 
 impl FakeCoordinator {
