@@ -221,7 +221,7 @@ async fn d05_disk_that_hangs_at_the_start_is_missing_until_it_answers() {
     for (below, has_registered) in [("/b", false), ("/b", true), ("/b/chunks", true)] {
         let config = dfs_chunkstore::Config {
             slow_after: Duration::from_hours(1),
-            hung_after: Duration::from_secs(2),
+            hung_after: Duration::from_millis(500),
             ..config(&["/a", "/b"])
         };
         let fs = HangingFs::new();

@@ -21,6 +21,11 @@ use crate::etcdserverpb::{AuthEnableRequest, AuthUserAddRequest, AuthUserGrantRo
 const READY_WITHIN: Duration = Duration::from_mins(1);
 /// Polling interval.
 const POLL: Duration = Duration::from_millis(20);
+/// Interval of the leader's heartbeats: half of etcd's default, as even a lone member begins with an
+/// election, for which it waits.
+const HEARTBEAT: Duration = Duration::from_millis(50);
+/// Number of heartbeats without which a member stands for election, as by default.
+const HEARTBEATS_MISSED: u32 = 10;
 /// Time limit of one health check.
 const HEALTH_TIMEOUT: Duration = Duration::from_secs(2);
 /// Maximum number of attempts to start a cluster, as another process may take a port first.
@@ -257,6 +262,8 @@ fn arguments(own: usize, all: &[Ports], options: &Options, folder: &Path) -> Vec
         ("listen-metrics-urls", format!("http://{address}:{health}")),
         ("initial-cluster", cluster.join(",")),
         ("initial-cluster-token", folder.display().to_string()),
+        ("heartbeat-interval", HEARTBEAT.as_millis().to_string()),
+        ("election-timeout", (HEARTBEAT * HEARTBEATS_MISSED).as_millis().to_string()),
         ("logger", "zap".to_owned()),
         ("log-level", "warn".to_owned()),
     ];
