@@ -10,6 +10,7 @@ mod vocabulary;
 mod workflows;
 
 use std::path::Path;
+use std::thread;
 use std::time::Instant;
 
 use anyhow::{Result, bail};
@@ -96,9 +97,19 @@ fn doc(root: &Path) -> Result<()> {
     )
 }
 
-/// Unit, integration and doc tests.
+/// Unit, integration and doc tests. Not the examples, which would be linked for nothing: clippy has
+/// checked them.
 fn test(root: &Path) -> Result<()> {
-    run_command(&mut cargo(root, &["test", "--locked", "--workspace", "--no-fail-fast"]))
+    let test = ["test", "--locked", "--workspace", "--no-fail-fast"];
+    let tests = run_command(cargo(root, &test).arg("--tests").env("RUST_TEST_THREADS", threads()));
+    let examples = run_command(cargo(root, &test).arg("--doc"));
+    tests.and(examples)
+}
+
+/// Returns the number of tests that run at a time: most of those that take long wait, for elections,
+/// timeouts and processes, so that two keep a processor busy.
+fn threads() -> String {
+    (2 * thread::available_parallelism().map_or(1, usize::from)).to_string()
 }
 
 /// Runs those process tests that depend on the metadata again, with etcd and fewer kills.
@@ -107,6 +118,7 @@ fn etcd(root: &Path) -> Result<()> {
         cargo(root, &["test", "--locked", "--workspace", "--test=processes", "--"])
             .args(["commands", "kills", "semantics", "servers"])
             .args(["--skip=s23"])
-            .envs([("DFS_TEST_METADATA", "etcd"), ("DFS_KILLS", "4")]),
+            .envs([("DFS_TEST_METADATA", "etcd"), ("DFS_KILLS", "4")])
+            .env("RUST_TEST_THREADS", threads()),
     )
 }
