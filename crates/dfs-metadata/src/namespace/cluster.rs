@@ -49,6 +49,8 @@ pub struct ClusterState {
     pub revision: Revision,
     /// Replicas of new files.
     pub replication: Replication,
+    /// Whether a change of replication is not applied to all existing files yet.
+    pub has_pending_policies: bool,
     /// All nodes.
     pub nodes: Nodes,
 }
@@ -206,7 +208,8 @@ impl Namespace {
         let tx = self.begin().await?;
         let replication = replication(&tx).await?;
         let nodes = super::nodes::all(&tx).await?;
-        Ok(ClusterState { revision: tx.revision(), replication, nodes })
+        let has_pending_policies = tx.has_pending_policies().await?;
+        Ok(ClusterState { revision: tx.revision(), replication, has_pending_policies, nodes })
     }
 }
 

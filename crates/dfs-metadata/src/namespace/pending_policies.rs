@@ -28,8 +28,10 @@ use crate::{Error, keys};
 const STEP: usize = 40;
 /// Keys of a commit from which on nothing is added: an entry takes up to four.
 const KEYS_MAX: usize = 90;
-/// Chunk records changed in one commit, with two keys each.
+/// Chunk records of a file changed in one commit, with two keys each.
 const CHUNKS_PER_COMMIT: usize = 40;
+/// Chunk records of any files changed in one commit, with two keys each and that of the inode.
+const CHUNKS_OF_FILES_PER_COMMIT: usize = 30;
 
 /// Result of a step.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -133,7 +135,7 @@ impl Namespace {
             found
         };
         let mut changed = 0;
-        for ids in found.chunks(CHUNKS_PER_COMMIT) {
+        for ids in found.chunks(CHUNKS_OF_FILES_PER_COMMIT) {
             changed += self.follow_at_once(ids, fence).await?;
         }
         Ok(changed)
@@ -152,9 +154,20 @@ impl Namespace {
             let mut changed = 0;
             for id in ids {
                 let Some(chunk) = tx.readable_chunk(*id).await? else { continue };
-                let numbers = tx.policy_numbers(&[(*id, chunk.clone())]).await?;
-                let number = numbers.get(&chunk.inode).copied().unwrap_or(chunk.policy);
-                changed += usize::from(tx.put_under(*id, &chunk, number, &policies));
+                let inode = keys::inode(chunk.inode);
+                let (number, version) = match tx.peek_versioned::<Inode>(&inode).await {
+                    Ok(Some((inode, version))) => (inode.policy.number, Some(Some(version))),
+                    Ok(None) => (chunk.policy, Some(None)),
+                    Err(Error::Damaged { .. }) => (chunk.policy, None),
+                    Err(error) => return Err(error),
+                };
+                if tx.put_under(*id, &chunk, number, &policies) {
+                    changed += 1;
+                    // If the file gets another label meanwhile, this one must not be applied.
+                    if let Some(version) = version {
+                        tx.expect(inode, version);
+                    }
+                }
             }
             if tx.is_read_only() {
                 return Ok(0);
@@ -168,6 +181,19 @@ impl Namespace {
 }
 
 impl Transaction {
+    /// Returns whether a change of policies is not applied to all existing files yet, or a record that
+    /// would say so is unreadable.
+    pub(super) async fn has_pending_policies(&self) -> Result<bool, Error> {
+        let changes = self.peek::<PolicyChanges>(&keys::POLICY_CHANGES).await;
+        let sweep = self.peek::<PolicySweep>(&keys::POLICY_SWEEP).await;
+        match (changes, sweep) {
+            (Err(Error::Damaged { .. }), _) | (_, Err(Error::Damaged { .. })) => Ok(true),
+            (changes, sweep) => {
+                Ok(changes?.is_some_and(|changes| changes.is_pending) || sweep?.is_some())
+            }
+        }
+    }
+
     /// Notes that every change was applied.
     async fn end_pending(&mut self) -> Result<(), Error> {
         let changes = self.get::<PolicyChanges>(&keys::POLICY_CHANGES).await?;

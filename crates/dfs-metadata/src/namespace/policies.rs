@@ -45,7 +45,8 @@ impl Policies {
 }
 
 impl Policy {
-    /// Returns the replication under a default, which has the write quorum of a policy without one.
+    /// Returns the replication under a default. A policy without a write quorum has that of the
+    /// default; where neither sets one, a write needs a majority of the replicas of the policy.
     fn under(self, default: Replication) -> Replication {
         Replication { factor: self.copies, min_write: self.min_write.or(default.min_write) }
     }
@@ -53,7 +54,8 @@ impl Policy {
 
 impl Namespace {
     /// Sets how many replicas files get that have no policy of their own, existing ones included;
-    /// the latter in the background.
+    /// the latter in the background. Returns the revision from which it applies. Idempotent: the
+    /// same replication again does not restart the pass over existing files.
     pub async fn set_replication(
         &self,
         scope: &Scope,
@@ -61,15 +63,24 @@ impl Namespace {
     ) -> Result<Revision, Error> {
         scope.require(Access::Admin)?;
         check_replication(replication)?;
-        let mut tx = self.begin().await?;
-        tx.put(keys::REPLICATION, &replication);
-        tx.put(keys::POLICY_SWEEP, &PolicySweep::default());
-        // Checks of safe-to-stop depend on it.
-        tx.put(keys::NODE_INTENT, &Mark);
-        match self.commit(tx).await? {
-            Attempt::Committed(revision) => Ok(revision),
-            Attempt::Conflict => Err(Error::Conflict { what: "the replication factor", tries: 1 }),
+        for tries in 0..TRIES {
+            self.pause_before(tries).await;
+            let mut tx = self.begin().await?;
+            let before = tx.expect_default().await?;
+            if before == replication {
+                return Ok(tx.revision());
+            }
+            tx.put(keys::REPLICATION, &replication);
+            if before.factor != replication.factor {
+                tx.put(keys::POLICY_SWEEP, &PolicySweep::default());
+            }
+            // Checks of safe-to-stop depend on it.
+            tx.put(keys::NODE_INTENT, &Mark);
+            if let Attempt::Committed(revision) = self.commit(tx).await? {
+                return Ok(revision);
+            }
         }
+        Err(Error::Conflict { what: "the replication factor", tries: TRIES })
     }
 
     /// Sets the policy of a file, or of a directory and everything below it; `None` for the default

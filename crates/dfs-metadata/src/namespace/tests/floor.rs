@@ -10,7 +10,7 @@ use crate::conformance::ForwardingEngine;
 use crate::engine::{Commit, EngineError, Outcome};
 
 /// An engine whose commits can be held back.
-struct Gated {
+pub(super) struct Gated {
     inner: Arc<MemoryEngine>,
     is_open: watch::Sender<bool>,
     waiting: watch::Sender<usize>,
@@ -30,7 +30,7 @@ impl ForwardingEngine for Gated {
 }
 
 /// Opens the same cluster as another coordinator.
-async fn second(fixture: &Fixture) -> (Namespace, Arc<Gated>) {
+pub(super) async fn second(fixture: &Fixture) -> (Namespace, Arc<Gated>) {
     let engine = Arc::new(Gated {
         inner: fixture.engine.clone(),
         is_open: watch::Sender::new(true),
@@ -48,21 +48,33 @@ async fn second(fixture: &Fixture) -> (Namespace, Arc<Gated>) {
     (namespace, engine)
 }
 
+/// Runs `call` on an engine, and `meanwhile` between its last read and its first commit.
+pub(super) async fn interleave<T>(
+    engine: &Gated,
+    call: impl Future<Output = Result<T, Error>>,
+    meanwhile: impl Future<Output = ()>,
+) -> Result<T, Error> {
+    engine.is_open.send_replace(false);
+    engine.waiting.send_replace(0);
+    let interrupt = async {
+        engine.waiting.subscribe().wait_for(|waiting| *waiting > 0).await.unwrap();
+        meanwhile.await;
+        engine.is_open.send_replace(true);
+    };
+    futures_util::future::join(call, interrupt).await.0
+}
+
 /// Runs `commit` while the floor is raised above its chunks after it was checked.
 async fn overtaken<T>(
     fixture: &Fixture,
     engine: &Gated,
     commit: impl Future<Output = Result<T, Error>>,
 ) -> Result<T, Error> {
-    engine.is_open.send_replace(false);
-    engine.waiting.send_replace(0);
     let raise = async {
-        engine.waiting.subscribe().wait_for(|waiting| *waiting > 0).await.unwrap();
         let later = fixture.clock.now().plus(Duration::from_millis(1));
         fixture.namespace.raise_gc_floor(Scope::internal(), later, None).await.unwrap();
-        engine.is_open.send_replace(true);
     };
-    futures_util::future::join(commit, raise).await.0
+    interleave(engine, commit, raise).await
 }
 
 #[tokio::test]

@@ -2,6 +2,7 @@
 
 use dfs_types::{ChunkId, ErrorCode, Generation, Redundancy, SeededRandom};
 
+use super::floor::{interleave, second};
 use super::*;
 use crate::check::check;
 
@@ -25,8 +26,13 @@ impl Fixture {
         step != PolicyStep::Idle
     }
 
+    async fn is_pending(&self) -> bool {
+        self.namespace.cluster_state(Scope::internal()).await.unwrap().has_pending_policies
+    }
+
     async fn apply_policies(&self) {
         while self.step_policies().await {}
+        assert!(!self.is_pending().await);
         for prefix in ["w/p/", "s/policy-sweep"] {
             assert_eq!(self.count(prefix).await, 0, "{prefix}");
         }
@@ -69,6 +75,14 @@ impl Fixture {
     async fn first_chunk(&self, at: &str) -> (ChunkId, Chunk) {
         let extent = self.open(at).await.unwrap().extents.remove(0);
         (extent.chunk_id, extent.chunk)
+    }
+
+    /// Gives a chunk the copies of a policy, whatever the policy of its file.
+    async fn mislabel(&self, (id, chunk): &(ChunkId, Chunk), policy: u32, copies: u8) {
+        let mut tx = self.namespace.begin().await.unwrap();
+        let redundancy = Redundancy::Replicated { copies };
+        tx.put_chunk(*id, Some(chunk), Some(&Chunk { policy, redundancy, ..chunk.clone() }));
+        self.namespace.commit(tx).await.unwrap();
     }
 
     async fn assert_consistent(&self, when: &str) {
@@ -115,7 +129,7 @@ async fn policy_of_a_file_changes_all_its_chunks() {
     let fixture = Fixture::new().await;
     fixture.put("/long", 60 * CHUNK).await.unwrap();
     fixture.set_policy("/long", Some(copies(1))).await.unwrap();
-    assert!(fixture.step_policies().await);
+    assert!(fixture.step_policies().await && fixture.is_pending().await);
     let found = fixture.chunk_copies("/long").await;
     assert!(found.contains(&1) && found.contains(&3), "some in one step: {found:?}");
     fixture.apply_policies().await;
@@ -278,12 +292,7 @@ async fn chunks_that_do_not_follow_their_file_are_found_and_changed() {
     fixture.put("/file", 2 * CHUNK).await.unwrap();
     fixture.set_policy("/file", Some(copies(2))).await.unwrap();
     fixture.apply_policies().await;
-    let (id, chunk) = fixture.first_chunk("/file").await;
-    let mut tx = fixture.namespace.begin().await.unwrap();
-    let wrong =
-        Chunk { policy: 0, redundancy: Redundancy::Replicated { copies: 4 }, ..chunk.clone() };
-    tx.put_chunk(id, Some(&chunk), Some(&wrong));
-    fixture.namespace.commit(tx).await.unwrap();
+    fixture.mislabel(&fixture.first_chunk("/file").await, 0, 4).await;
     let page = fixture.namespace.scan_chunks(Scope::internal(), None, 10).await.unwrap();
     let follow = async || {
         fixture.namespace.follow_policies(Scope::internal(), &page.chunks, None).await.unwrap()
@@ -291,6 +300,63 @@ async fn chunks_that_do_not_follow_their_file_are_found_and_changed() {
     assert_eq!(follow().await, 1);
     assert_eq!(fixture.chunk_copies("/file").await, [2, 2]);
     assert_eq!(follow().await, 0);
+}
+
+/// The chunk has the policy of the newer label already, so the walk that applies that label finds
+/// nothing to change.
+#[tokio::test]
+async fn label_set_while_chunks_are_compared_with_their_files_wins() {
+    let fixture = Fixture::new().await;
+    fixture.put("/file", CHUNK).await.unwrap();
+    for number in [1, 2] {
+        fixture.set_policy("/file", Some(copies(number))).await.unwrap();
+        fixture.apply_policies().await;
+    }
+    fixture.mislabel(&fixture.first_chunk("/file").await, 1, 1).await;
+    let (namespace, engine) = second(&fixture).await;
+    let page = fixture.namespace.scan_chunks(Scope::internal(), None, 10).await.unwrap();
+    let follow = namespace.follow_policies(Scope::internal(), &page.chunks, None);
+    let label = async {
+        fixture.set_policy("/file", Some(copies(1))).await.unwrap();
+        fixture.apply_policies().await;
+    };
+    assert_eq!(interleave(&engine, follow, label).await.unwrap(), 0);
+    assert_eq!((fixture.factor("/file").await, fixture.chunk_copies("/file").await), (1, vec![1]));
+}
+
+/// A second pass starts at the position at which the first one is about to end.
+#[tokio::test]
+async fn default_set_while_the_pass_of_another_one_ends_is_applied() {
+    let fixture = Fixture::new().await;
+    fixture.put("/file", CHUNK).await.unwrap();
+    fixture.set_default(2).await;
+    assert!(fixture.is_pending().await);
+    let page = fixture.namespace.scan_chunks(Scope::internal(), None, 10).await.unwrap();
+    let followed = fixture.namespace.follow_policies(Scope::internal(), &page.chunks, None).await;
+    assert_eq!(followed.unwrap(), 1, "what is left of the pass is to note that it ended");
+    let (namespace, engine) = second(&fixture).await;
+    let step = namespace.step_policies(Scope::internal(), None);
+    interleave(&engine, step, fixture.set_default(1)).await.unwrap();
+    fixture.apply_policies().await;
+    assert_eq!(fixture.chunk_copies("/file").await, [1]);
+}
+
+#[tokio::test]
+async fn default_with_the_same_number_of_replicas_starts_no_pass() {
+    let fixture = Fixture::new().await;
+    fixture.put("/file", CHUNK).await.unwrap();
+    fixture.set_default(2).await;
+    fixture.apply_policies().await;
+    let set = async |min_write| {
+        let replication = Replication { factor: 2, min_write };
+        fixture.namespace.set_replication(Scope::internal(), replication).await.unwrap()
+    };
+    let before = set(None).await;
+    assert_eq!(set(None).await, before, "idempotent");
+    assert!(set(Some(1)).await > before);
+    assert_eq!(fixture.count("s/policy-sweep").await, 0);
+    assert!(!fixture.step_policies().await);
+    assert_eq!(fixture.plan("/next", CHUNK).await.unwrap().min_write_replicas, 1);
 }
 
 /// The longest paths whose every name is a condition, and a pending change for both.
