@@ -10,13 +10,16 @@ use dfs_metadata::engine::lease::LeaseGrant;
 use dfs_metadata::namespace::Unreadable;
 use dfs_proto::v1;
 use dfs_types::{ChunkId, Revision};
-use dfs_workers::{Control, Handles, SCRUB};
+use dfs_workers::{Control, DRAIN, Handles, SCRUB};
 use tokio::time::Instant;
 use tracing::warn;
 
 use crate::build_slots::BuildSlots;
 use crate::checks::Checks;
 use crate::unreadable::UnreadableRecords;
+
+/// Time between two moves of drain, in which it goes through its list, at most.
+const DRAIN_PAUSE_MAX: Duration = Duration::from_secs(5);
 
 /// State of the lease on this coordinator.
 #[derive(Debug, Default)]
@@ -75,6 +78,35 @@ pub(crate) struct Background {
     no_space: Mutex<Option<Instant>>,
     /// Why replicas are neither built nor doomed, if they are not.
     held: Mutex<Option<String>>,
+    /// Chunks with more replicas than wanted; `None` before the first pass.
+    surplus: Mutex<Option<u64>>,
+    draining: Arc<Mutex<Draining>>,
+}
+
+/// Moves of drain.
+#[derive(Debug, Default)]
+struct Draining {
+    /// Under way, or waiting for their turn.
+    moves: usize,
+    /// End of the last one that succeeded.
+    last: Option<Instant>,
+}
+
+/// A move of drain, until this is dropped.
+#[derive(Debug)]
+pub(crate) struct DrainMove(Arc<Mutex<Draining>>);
+
+impl DrainMove {
+    /// Notes that the replica was moved.
+    pub(crate) fn done(&self) {
+        crate::lock(&self.0).last = Some(Instant::now());
+    }
+}
+
+impl Drop for DrainMove {
+    fn drop(&mut self) {
+        crate::lock(&self.0).moves -= 1;
+    }
 }
 
 /// The exclusive right to build replicas of a chunk, until this is dropped.
@@ -123,6 +155,8 @@ impl Background {
             claims: Arc::default(),
             no_space: Mutex::default(),
             held: Mutex::default(),
+            surplus: Mutex::default(),
+            draining: Arc::default(),
         }
     }
 
@@ -202,6 +236,17 @@ impl Background {
         crate::lock(&self.no_space).map(|at| now.saturating_duration_since(at))
     }
 
+    /// Publishes the chunks with more replicas than wanted, as far as they were found.
+    pub(crate) fn set_surplus(&self, chunks: u64) {
+        *crate::lock(&self.surplus) = Some(chunks);
+    }
+
+    /// Returns the chunks with more replicas than wanted; `None` while this coordinator does not know.
+    pub(crate) fn surplus(&self) -> Option<u64> {
+        self.lease.grant()?;
+        *crate::lock(&self.surplus)
+    }
+
     /// Publishes why repair, and all that moves or dooms replicas, is held; `None` when it is not.
     pub(crate) fn set_held(&self, why: Option<String>) {
         *crate::lock(&self.held) = why;
@@ -216,6 +261,22 @@ impl Background {
     /// Returns whether replicas are being repaired, or it is unknown whether any need it.
     pub(crate) fn is_repairing(&self) -> bool {
         crate::lock(&self.health).as_ref().is_none_or(|health| health.is_at_work)
+    }
+
+    /// Notes a move of drain, which may have to wait for its turn.
+    pub(crate) fn drain_move(&self) -> DrainMove {
+        crate::lock(&self.draining).moves += 1;
+        DrainMove(self.draining.clone())
+    }
+
+    /// Returns whether drain moves replicas now, or did moments ago. Not while it is paused, and not
+    /// while it has nowhere to move them to.
+    pub(crate) fn is_draining(&self, now: Instant) -> bool {
+        if self.workers.of(&DRAIN).pause_left().is_some() {
+            return false;
+        }
+        let draining = crate::lock(&self.draining);
+        draining.moves > 0 || draining.last.is_some_and(|last| now < last + DRAIN_PAUSE_MAX)
     }
 
     /// Publishes the health of all chunks; `None` while it is unknown.
@@ -238,5 +299,38 @@ impl Background {
         unreadable.extend(&crate::lock(&self.unreaped));
         unreadable.extend(&crate::lock(&self.unreadable_nodes));
         Some((health.counts, health.repairing, unreadable))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn drain_is_at_work_while_a_move_waits_for_its_turn_and_briefly_after_it_succeeded() {
+        let background = Background::new(String::new());
+        let is_draining = || background.is_draining(Instant::now());
+        let advance = |seconds| tokio::time::advance(Duration::from_secs(seconds));
+        let slow = background.drain_move();
+        advance(3_600).await;
+        assert!(is_draining(), "however long it waits");
+        drop(slow);
+        assert!(!is_draining(), "it had nowhere to go");
+        let succeeded = background.drain_move();
+        succeeded.done();
+        drop(succeeded);
+        assert!(is_draining());
+        let next = background.drain_move();
+        advance(6).await;
+        let control = Control {
+            paused_until: Some(Instant::now() + Duration::from_secs(9)),
+            ..Control::default()
+        };
+        background.workers.of(&DRAIN).set_control(control);
+        assert!(!is_draining(), "paused");
+        advance(10).await;
+        assert!(is_draining());
+        drop(next);
+        assert!(!is_draining());
     }
 }

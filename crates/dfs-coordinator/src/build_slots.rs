@@ -185,6 +185,17 @@ impl BuildSlots {
         found
     }
 
+    /// Returns the nodes that get no builds now because the last ones failed, and for how long.
+    pub(crate) fn failing(&self, now: Instant) -> BTreeMap<NodeId, Duration> {
+        let loads = crate::lock(&self.loads);
+        let targets = loads.iter().filter(|(end, load)| !end.is_source && load.failures > 0);
+        let left = targets.map(|(end, load)| {
+            let until = load.rests_until.unwrap_or(now);
+            (end.node, until.saturating_duration_since(now))
+        });
+        left.filter(|(_, left)| !left.is_zero()).collect()
+    }
+
     /// Waits until a build ends at a node that had no room, or for a second.
     pub(crate) async fn wait(&self, end: BuildEnd) {
         let ended = crate::lock(&self.loads).get(&end).map(|load| load.ended.clone());

@@ -204,9 +204,9 @@ impl Checks {
     }
 
     /// Returns the number of finished comparisons, and the chunks whose replicas share a zone for no
-    /// need, as the last one found.
-    pub(crate) fn crowded(&self) -> (u64, u64) {
-        crate::lock(&self.0).crowded
+    /// need, as the last one found; `None` before the first.
+    pub(crate) fn crowded(&self) -> Option<(u64, u64)> {
+        Some(crate::lock(&self.0).crowded).filter(|(finished, _)| *finished > 0)
     }
 
     /// Returns the overview.

@@ -88,6 +88,10 @@ const STATES: &[(NodeState, &str)] = &[
     (NodeState::Maintenance, "maintenance"),
 ];
 
+/// Kinds of chunks in metrics.
+const CHUNK_KINDS: [&str; 6] =
+    ["all", "under_replicated", "missing", "bad_replicas", "surplus", "crowded"];
+
 /// Why replicas are moved or built.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum MoveReason {
@@ -258,8 +262,10 @@ impl Counts {
             ),
             chunks: metrics.gauges(
                 "dfs_coordinator_chunks",
-                "Chunks, by health; -1 if unknown to this coordinator.",
-                &[("kind", &["all", "under_replicated", "missing", "bad_replicas"])],
+                "Chunks, by health, with more replicas than wanted (surplus), and with replicas that \
+                 share a zone although another one has room (crowded, as of the last comparison \
+                 of disks with records); -1 if unknown to this coordinator.",
+                &[("kind", &CHUNK_KINDS)],
             ),
             unreadable: metrics.gauge(
                 "dfs_coordinator_unreadable_records",
@@ -340,6 +346,14 @@ impl Counts {
         show("under_replicated", |counts| counts.under_replicated);
         show("missing", |counts| counts.missing);
         show("bad_replicas", |counts| counts.bad_replicas);
+    }
+
+    /// Updates the numbers of chunks with more replicas than wanted, and of those whose replicas share
+    /// a zone; `None` if unknown here.
+    pub(crate) fn show_misplaced(&self, surplus: Option<u64>, crowded: Option<u64>) {
+        for (kind, chunks) in [("surplus", surplus), ("crowded", crowded)] {
+            self.chunks.of(&[kind]).set(chunks.map_or(-1, |chunks| chunks as i64));
+        }
     }
 
     /// Updates whether repair is held.

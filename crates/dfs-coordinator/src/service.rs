@@ -360,6 +360,8 @@ async fn watch(core: &Core) {
         let is_holder = core.background.lease.grant().is_some();
         let overview = core.background.checks.overview(Instant::now());
         core.counts.show_reconciliation(is_holder.then_some(&overview));
+        let crowded = core.background.checks.crowded().filter(|_| is_holder);
+        core.counts.show_misplaced(core.background.surplus(), crowded.map(|(_, chunks)| chunks));
         core.counts.show_held(core.background.held().is_some());
         for worker in core.background.workers.iter() {
             core.counts.show_worker(worker);

@@ -238,6 +238,8 @@ async fn cluster_status(
         revision: state.revision.0,
         replication_factor: replication.factor.into(),
         min_write_replicas: replication.min_write_for(replication.factor).into(),
+        is_min_write_set: replication.min_write.is_some(),
+        is_replication_changing: state.has_pending_policies,
         nodes,
         replication: Some(work.replication),
         workers: work.workers,

@@ -168,11 +168,16 @@ impl Mover {
         [distant, near, own].iter().find_map(|candidates| self.select(candidates, record))
     }
 
-    /// Chooses a node in a known zone without a replica that stays.
-    pub(super) fn in_another_zone(&self, record: &Chunk, from: ReplicaId) -> Option<NodeId> {
+    /// Chooses a node in a known zone without a replica that stays, from those that `may_take` it.
+    pub(super) fn in_another_zone(
+        &self,
+        record: &Chunk,
+        from: ReplicaId,
+        may_take: impl Fn(NodeId) -> bool,
+    ) -> Option<NodeId> {
         let (views, cluster) = self.now();
         let (mut distant, _) = targets(record, from, &views, &cluster);
-        distant.retain(|candidate| !candidate.zone.is_empty());
+        distant.retain(|candidate| !candidate.zone.is_empty() && may_take(candidate.node));
         self.select(&distant, record)
     }
 

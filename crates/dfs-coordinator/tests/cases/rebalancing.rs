@@ -171,6 +171,32 @@ async fn moves_continue_on_the_next_lease_holder() {
     second.wait_for(&files, 35..=40).await;
 }
 
+/// Old replicas are not deleted, so the nodes that gave them look as full as before.
+#[tokio::test]
+async fn next_lease_holder_knows_what_waits_for_deletion() {
+    let mut first = Cluster::with_capacities(&[CAPACITY; 3]).await;
+    first.put_files(50, &[1, 2, 3]).await;
+    first.add_node(4).await.set_capacity(CAPACITY);
+    for node in first.nodes.values() {
+        node.refuse_deletes();
+    }
+    let second = first.another().await;
+    first.rebalance().await;
+    let waits = async |cluster: &Cluster| {
+        let state = cluster.detail().await.state;
+        cluster.node(4).chunks() >= 15 && state.starts_with("waiting for the deletion of")
+    };
+    eventually("replicas wait", || waits(&first)).await;
+    first.stop().await;
+    let moved = second.node(4).chunks();
+    eventually("the next one waits for them, too", || async {
+        let state = second.detail().await.state;
+        state.contains("about as full as") || state.starts_with("waiting for the deletion of")
+    })
+    .await;
+    assert_eq!(second.node(4).chunks(), moved, "moved because of bytes that wait for deletion");
+}
+
 #[tokio::test]
 async fn pause_and_repair_hold_moves() {
     let mut cluster = Cluster::with_capacities(&[CAPACITY; 3]).await;
@@ -238,4 +264,74 @@ async fn replicas_are_spread_over_zones_that_appear_later() {
     }
     assert_eq!(cluster.moves("zone").await, 40);
     assert_eq!(cluster.moves("rebalance").await, 0);
+}
+
+#[tokio::test]
+async fn node_where_builds_fail_backs_off_is_named_and_takes_its_share_later() {
+    let mut cluster = Cluster::with_capacities(&[CAPACITY; 3]).await;
+    let files = cluster.put_files(50, &[1, 2, 3]).await;
+    for id in [4, 5] {
+        cluster.add_node(id).await.set_capacity(CAPACITY);
+    }
+    cluster.node(4).fail_builds(true);
+    cluster.rebalance().await;
+    eventually("the other one is filled", || async { cluster.node(5).chunks() >= 20 }).await;
+    let name = cluster.node(4).id.to_string();
+    eventually("the failing one is named", || async {
+        let state = cluster.detail().await.state;
+        state.contains(&format!("moves to node {name} fail")) && state.contains("the logs of the")
+    })
+    .await;
+    let tried = cluster.node(4).failed_builds();
+    assert!(tried < 20, "{tried} builds in a few seconds");
+    cluster.node(4).fail_builds(false);
+    cluster.wait_for(&files, 27..=33).await;
+}
+
+#[tokio::test]
+async fn paused_deletion_is_named_and_holds_moves() {
+    let mut cluster = Cluster::with_capacities(&[CAPACITY; 3]).await;
+    let files = cluster.put_files(50, &[1, 2, 3]).await;
+    cluster.add_node(4).await.set_capacity(CAPACITY);
+    cluster.set_worker("delete", pause(HOUR)).await.unwrap();
+    cluster.rebalance().await;
+    eventually("it says what it waits for", || async {
+        cluster.detail().await.state.contains("dfs worker resume delete")
+    })
+    .await;
+    assert_eq!(cluster.moves("rebalance").await, 0);
+    cluster.set_worker("delete", pause(Duration::ZERO)).await.unwrap();
+    cluster.wait_for(&files, 35..=40).await;
+}
+
+/// Drain is limited to a replica in a quarter of an hour.
+#[tokio::test]
+async fn slow_drain_holds_moves_that_were_chosen_before_it_began() {
+    let mut cluster = Cluster::with_capacities(&[CAPACITY; 4]).await;
+    cluster.put_files(50, &[1, 2, 3]).await;
+    for path in ["/a", "/b", "/c"] {
+        cluster.put(path, &[1; FILE as usize], &[1, 2, 4]).await;
+    }
+    cluster.add_node(5).await.set_capacity(CAPACITY);
+    cluster.set_worker("drain", super::workers::rate(1)).await.unwrap();
+    cluster.set_worker("rebalance", super::workers::rate(move_cost(FILE))).await.unwrap();
+    cluster.rebalance().await;
+    eventually("a move is made", || async { cluster.moves("rebalance").await >= 1 }).await;
+    cluster.drain(4, false).await.unwrap();
+    eventually("drain works", || async { cluster.moves("drain").await == 1 }).await;
+    let before = cluster.moves("rebalance").await;
+    eventually("it waits for drain", || async {
+        cluster.detail().await.state == "waiting until drain is done"
+    })
+    .await;
+    let moves = cluster.moves("rebalance").await;
+    assert!(moves <= before + 1, "{moves} moves, {before} before drain began");
+    for worker in ["drain", "rebalance"] {
+        cluster.set_worker(worker, super::workers::rate(0)).await.unwrap();
+    }
+    eventually("one node is empty, and the others are equally full", || async {
+        let used = cluster.used();
+        used[3] == 0 && [0, 1, 2, 4].iter().all(|nth| (36..=43).contains(&(used[*nth] / FILE)))
+    })
+    .await;
 }

@@ -1,14 +1,20 @@
 //! Changed replication reaches the files that exist.
 
 use std::collections::BTreeSet;
+use std::sync::{Arc, Mutex};
 
+use async_trait::async_trait;
+use dfs_metadata::conformance::ForwardingEngine;
+use dfs_metadata::engine::{Commit, Engine, EngineError, Outcome, Write};
+use dfs_metadata::memory::MemoryEngine;
 use dfs_proto::v1;
+use dfs_proto::v1::set_worker_request::Change;
 use dfs_types::{ChunkId, ErrorCode};
 use tonic::{Response, Status};
 
 use super::administering::refusal;
 use super::workers::rate;
-use crate::cluster::{Cluster, eventually};
+use crate::cluster::{Cluster, eventually, http_get, settings};
 
 impl Cluster {
     /// Sets the replication of a path, or the default.
@@ -171,4 +177,118 @@ async fn next_lease_holder_continues_where_the_last_one_was() {
     })
     .await;
     second.until_replicas(&files, 2).await;
+}
+
+/// A node begins to drain while the replica of another one is read, so that its own is the one to drop.
+#[tokio::test]
+async fn replica_that_is_needed_by_the_time_another_one_was_read_is_not_dropped() {
+    let cluster = Cluster::start(3).await;
+    let chunk = cluster.put("/file", b"data", &[1, 2, 3]).await;
+    for node in cluster.nodes.values() {
+        node.hold_verifications(true);
+    }
+    cluster.replicate(None, 2).await.unwrap();
+    // Of equal ones, that of the last node is dropped.
+    let is_read = |node: &u128| cluster.node(*node).held_verifications() > 0;
+    eventually("another replica is read", || async { [1, 2].iter().any(is_read) }).await;
+    let other = if is_read(&1) { 2 } else { 1 };
+    cluster.drain(other, false).await.unwrap();
+    for node in cluster.nodes.values() {
+        node.hold_verifications(false);
+    }
+    eventually("the draining node is empty", || async {
+        cluster.holders_of(chunk) == [3 - other, 3].into()
+    })
+    .await;
+    assert!(cluster.node(3).deletes().is_empty(), "its replica was needed");
+}
+
+/// An engine that refuses commits to the records of one chunk.
+#[derive(Default)]
+struct Refusing {
+    inner: MemoryEngine,
+    refused: Mutex<Option<ChunkId>>,
+}
+
+#[async_trait]
+impl ForwardingEngine for Refusing {
+    fn inner(&self) -> &dyn Engine {
+        &self.inner
+    }
+
+    async fn forward_commits(&self, commits: Vec<Commit>) -> Result<Vec<Outcome>, EngineError> {
+        let refused = self.refused.lock().unwrap().map(|chunk| chunk.to_bytes());
+        let is_refused = |write: &Write| {
+            let key = write.key();
+            key.starts_with(b"k/") && refused.is_some_and(|chunk| key.ends_with(&chunk))
+        };
+        let (refused, others): (Vec<_>, Vec<_>) =
+            commits.into_iter().partition(|commit| commit.writes.iter().any(is_refused));
+        let outcomes = self.inner.commit_batch(others).await?;
+        if refused.is_empty() {
+            return Ok(outcomes);
+        }
+        // A batch has one error.
+        Err(EngineError::OutcomeUnknown("one of them was refused".to_owned()))
+    }
+}
+
+#[tokio::test]
+async fn chunk_that_cannot_be_trimmed_does_not_end_the_pass() {
+    let engine = Arc::new(Refusing::default());
+    let cluster = Cluster::with(settings(), engine.clone(), 3).await;
+    let mut files = Vec::new();
+    for number in 0..10 {
+        let path = format!("/file-{number}");
+        let chunk = cluster.put(&path, b"data", &[1, 2, 3]).await;
+        files.push((path, chunk));
+    }
+    // Nothing is dropped before all records want two replicas.
+    let an_hour = Change::PauseMs(3_600_000);
+    eventually("there is a lease holder", || async {
+        cluster.set_worker("trim", an_hour).await.is_ok()
+    })
+    .await;
+    cluster.replicate(None, 2).await.unwrap();
+    eventually("the change is recorded", || async { cluster.worker("policy").await.done == 10 })
+        .await;
+    let refused = files.remove(0);
+    *engine.refused.lock().unwrap() = Some(refused.1);
+    cluster.set_worker("trim", Change::PauseMs(0)).await.unwrap();
+    cluster.until_replicas(&files, 2).await;
+    eventually("the pass ends", || async {
+        let trim = cluster.worker("trim").await;
+        trim.state == "1 chunk cannot be trimmed now; trying again" && trim.failed > 0
+    })
+    .await;
+    let metrics = http_get(&cluster.handle, "/metrics").await;
+    let surplus = "dfs_coordinator_chunks{kind=\"surplus\"} 1";
+    assert!(metrics.contains(surplus), "{metrics}");
+    *engine.refused.lock().unwrap() = None;
+    cluster.until_replicas(&[refused], 2).await;
+}
+
+#[tokio::test]
+async fn status_says_whether_a_change_is_recorded_and_which_write_quorum_holds() {
+    let cluster = Cluster::start(3).await;
+    cluster.put("/file", b"data", &[1, 2, 3]).await;
+    eventually("there is a lease holder", || async {
+        cluster.set_worker("policy", Change::PauseMs(3_600_000)).await.is_ok()
+    })
+    .await;
+    assert!(!cluster.status().await.is_replication_changing);
+    cluster.replicate(Some("/file"), 2).await.unwrap();
+    let status = cluster.status().await;
+    assert!(status.is_replication_changing && !status.is_min_write_set);
+    cluster.set_worker("policy", Change::PauseMs(0)).await.unwrap();
+    eventually("it is recorded", || async { !cluster.status().await.is_replication_changing })
+        .await;
+    let request = v1::SetReplicationRequest {
+        replication_factor: 3,
+        min_write_replicas: Some(1),
+        ..v1::SetReplicationRequest::default()
+    };
+    cluster.admin().await.set_replication(request).await.unwrap();
+    let status = cluster.status().await;
+    assert!(status.is_min_write_set && !status.is_replication_changing);
 }

@@ -2,7 +2,7 @@
 //! real receipts, and records its orders.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -14,7 +14,7 @@ use dfs_types::{
     RegistrationNumber, Seal, SealKey, Sha256, Stamp, StreamOpening,
 };
 use tokio::net::TcpListener;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio_stream::StreamExt as _;
 use tokio_stream::wrappers::{ReceiverStream, TcpListenerStream};
@@ -83,6 +83,7 @@ struct State {
     is_retiring: bool,
     takes_no_more: bool,
     lists_incompletely: bool,
+    refuses_deletes: bool,
 }
 
 /// Number of processes so far.
@@ -101,6 +102,9 @@ pub(crate) struct FakeDataNode {
     instance: u64,
     state: Mutex<State>,
     builds: Builds,
+    verifies: watch::Sender<bool>,
+    /// Verifications that wait.
+    waiting: AtomicUsize,
     tasks: Mutex<Vec<JoinHandle<()>>>,
 }
 
@@ -126,6 +130,8 @@ impl FakeDataNode {
             neighbours: neighbours.clone(),
             state: Mutex::new(State { next_stamp: 1, free: 1 << 40, ..State::default() }),
             builds: Builds::default(),
+            verifies: watch::Sender::new(true),
+            waiting: AtomicUsize::new(0),
             tasks: Mutex::default(),
         });
         neighbours.lock().unwrap().insert(address, node.clone());
@@ -136,6 +142,19 @@ impl FakeDataNode {
             server.await.unwrap();
         }));
         node
+    }
+
+    pub(crate) fn refuse_deletes(&self) {
+        self.state.lock().unwrap().refuses_deletes = true;
+    }
+
+    /// Holds the reply to each verification until this is called with `false`.
+    pub(crate) fn hold_verifications(&self, holds: bool) {
+        self.verifies.send_replace(!holds);
+    }
+
+    pub(crate) fn held_verifications(&self) -> usize {
+        self.waiting.load(Ordering::Relaxed)
     }
 
     /// Stops reading the uploads that it accepts.

@@ -5032,6 +5032,14 @@ pub struct ClusterStatusResponse {
     /// Comparison of disks with records, as known to that coordinator.
     #[prost(message, optional, tag = "11")]
     pub reconciliation: ::core::option::Option<ReconciliationStatus>,
+    /// Set if min_write_replicas was given to the cluster: it then holds for paths without a number of
+    /// their own, too. If not, a write needs a majority of the replicas of the file.
+    #[prost(bool, tag = "12")]
+    pub is_min_write_set: bool,
+    /// Set while a change of replication is not applied to the records of all existing files. Replicas are
+    /// built and dropped after that.
+    #[prost(bool, tag = "13")]
+    pub is_replication_changing: bool,
 }
 /// Comparison of disks with records. Unless stated otherwise, of the last whole one, in which every
 /// disk was compared.
@@ -5219,8 +5227,8 @@ pub struct SetReplicationRequest {
     /// Replicas of each chunk, 1 to 16. With `target`, 0 returns it to the default of the cluster.
     #[prost(uint32, tag = "1")]
     pub replication_factor: u32,
-    /// Durable replicas that a write needs. When not set, a majority by default, and with `target` the
-    /// number of the cluster.
+    /// Durable replicas that a write needs. When not set: with `target`, the number that was given to
+    /// the cluster, but at most replication_factor; in all other cases a majority.
     #[prost(uint32, optional, tag = "2")]
     pub min_write_replicas: ::core::option::Option<u32>,
     /// The cluster of the call; 16 bytes, empty for any.

@@ -25,7 +25,7 @@ use crate::Error;
 use crate::core::Core;
 use crate::metrics::MoveReason;
 use crate::node_liveness::View;
-use crate::workers::moves::Mover;
+use crate::workers::moves::{Moved, Mover};
 use crate::workers::{WORKER_LEASE, orders};
 
 /// Sources that the description of the worker names.
@@ -229,7 +229,12 @@ impl Drain {
         let moves = stream::iter(named).map(|(chunk, record, from)| async move {
             let elsewhere = || mover.elsewhere(&record, (source.node, from));
             let target = || if is_wanted() { elsewhere() } else { None };
-            mover.run(chunk, &record, from, target).await
+            let draining = mover.core.background.drain_move();
+            let moved = mover.run(chunk, &record, from, target).await;
+            if let Ok(Moved::Done) = moved {
+                draining.done();
+            }
+            moved
         });
         let moves = moves.buffer_unordered(self.core.settings.repair_concurrency);
         let note = |moved| {

@@ -5,10 +5,13 @@
 //! keeps no state but its position: fill is computed again before each batch, from heartbeats and
 //! the moves that they do not reflect yet.
 //!
-//! Repair and drain go first: while they are at work, no move begins.
+//! Repair and drain go first: while they are at work, no move begins. A node at which builds fail
+//! gets none for a while.
 
 mod balance;
+mod describe;
 mod respread;
+mod run;
 mod unreported;
 mod walk;
 
@@ -19,32 +22,27 @@ use std::time::Duration;
 use async_trait::async_trait;
 use dfs_metadata::chunk_health::Cluster;
 use dfs_metadata::engine::lease::LeaseGrant;
-use dfs_metadata::namespace::{Disks, ReplicaId};
-use dfs_types::{BUILD_WEIGHT_MAX, ByteSize, NodeId, ReplicaRef, Scope, build_weight};
-use dfs_workers::{DRAIN, Handle, Next, REBALANCE, Spec, Worker};
-use futures_util::{StreamExt, stream};
+use dfs_metadata::namespace::{Disks, Namespace, ReplicaId};
+use dfs_types::{ChunkId, NodeId, ReplicaRef, Scope};
+use dfs_workers::{Handle, Next, REBALANCE, Spec, Worker};
 use tokio::time::Instant;
 use tracing::{debug, info};
 
 use self::balance::{Balance, Fill};
 use self::respread::Respread;
-use self::unreported::{Move, Unreported};
+use self::run::{Moves, has_precedence};
+use self::unreported::{Move, Reports, Unreported};
 use self::walk::{Rest, Walk};
 use crate::Error;
 use crate::core::Core;
 use crate::metrics::MoveReason;
 use crate::node_liveness::View;
-use crate::workers::moves::{Moved, Mover};
 use crate::workers::spread::{Places, holders, settled};
 use crate::workers::{DELETION_HELD, orders};
 
 /// Replicas considered per step.
 const CONSIDERED: usize = 256;
-/// Weight of the replicas moved per step: that of 16 large ones, or of many small ones.
-const BATCH: u32 = 16 * BUILD_WEIGHT_MAX;
-/// Weight of those of them to one node.
-const BATCH_PER_NODE: u32 = 4 * BUILD_WEIGHT_MAX;
-/// Pause after failed moves, and after the last one of a drain.
+/// Pause after failed moves.
 const REST: Duration = Duration::from_secs(5);
 /// Pause after a step that found nothing to move, as a multiple of its duration.
 const REST_FACTOR: u32 = 4;
@@ -52,7 +50,8 @@ const REST_FACTOR: u32 = 4;
 const HEARTBEATS: u32 = 2;
 /// Heartbeats for which a node none of whose replicas can be moved rests, at least.
 const HEARTBEATS_STUCK: u32 = 10;
-/// Heartbeats before the first step: deletions of an earlier holder of the lease are under way.
+/// Heartbeats before the first step: reports may not include the last moves of an earlier holder of
+/// the lease.
 const HEARTBEATS_FIRST: u32 = 10;
 
 /// The worker.
@@ -63,13 +62,19 @@ pub(crate) struct Rebalance {
     began: Instant,
     /// Moves have begun, and continue until the difference is small.
     is_running: bool,
+    /// What is left to read of the deletions that earlier holders of the lease have queued.
+    queued: Option<Queued>,
     unreported: Unreported,
     walks: BTreeMap<NodeId, Walk>,
     /// Nodes with room that gave none at the last step.
     takers: BTreeSet<NodeId>,
     respread: Respread,
-    /// Replicas that drain had moved, and when that number was last seen to change.
-    drained: (u64, Option<Instant>),
+}
+
+/// Position in the queue of deletions.
+#[derive(Debug)]
+struct Queued {
+    after: Option<ChunkId>,
 }
 
 /// Nodes at one moment.
@@ -77,25 +82,34 @@ struct Nodes {
     at: Instant,
     /// Those that take part.
     views: Vec<View>,
+    reports: Reports,
     cluster: Cluster,
     places: Places,
+    /// Nodes that get no builds now because the last ones failed, and for how long.
+    failing: BTreeMap<NodeId, Duration>,
+}
+
+impl Nodes {
+    /// Returns those that take part.
+    fn ids(&self) -> BTreeSet<NodeId> {
+        self.views.iter().map(|view| view.node).collect()
+    }
 }
 
 impl Rebalance {
     pub(crate) fn new(core: Arc<Core>, lease: LeaseGrant, handle: Arc<Handle>) -> Self {
         let began = Instant::now();
-        let drained = core.background.workers.of(&DRAIN).done();
         Self {
             core,
             lease,
             handle,
             began,
             is_running: false,
+            queued: Some(Queued { after: None }),
             unreported: Unreported::default(),
             walks: BTreeMap::new(),
             takers: BTreeSet::new(),
             respread: Respread::default(),
-            drained: (drained, None),
         }
     }
 
@@ -107,13 +121,14 @@ impl Rebalance {
             let registry = self.core.registry();
             (registry.views(at), registry.cluster(at))
         };
-        let places = Places::new(&views);
+        let (places, reports) = (Places::new(&views), Reports::of(&views, at));
         views.retain(View::takes_chunks);
-        Nodes { at, views, cluster, places }
+        let failing = self.core.background.builds.failing(at);
+        Nodes { at, views, reports, cluster, places, failing }
     }
 
     /// Returns why no move may begin now.
-    async fn obstacle(&mut self, now: Instant) -> Result<Option<String>, Error> {
+    async fn obstacle(&self, now: Instant) -> Result<Option<String>, Error> {
         let background = &self.core.background;
         if let Some(why) = background.held() {
             return Ok(Some(why));
@@ -122,19 +137,33 @@ impl Rebalance {
         if !may_delete.map_err(Error::metadata("reading whether anything may be deleted"))? {
             return Ok(Some(DELETION_HELD.to_owned()));
         }
-        if background.is_repairing() {
-            return Ok(Some("waiting until repair is done".to_owned()));
-        }
-        let drained = background.workers.of(&DRAIN).done();
-        if drained != self.drained.0 {
-            self.drained = (drained, Some(now));
-        }
-        if self.drained.1.is_some_and(|at| now < at + REST) {
-            return Ok(Some("waiting until drain is done".to_owned()));
+        if let Some(why) = has_precedence(background, now) {
+            return Ok(Some(why.to_owned()));
         }
         let first = self.core.settings.heartbeat_interval() * HEARTBEATS_FIRST;
         let waits = now < self.began + first;
         Ok(waits.then(|| "waiting for reports of the datanodes".to_owned()))
+    }
+
+    /// Reads some of the deletions that were queued before, by moves or anything else: reports include
+    /// these bytes, but not for long. Returns whether all were read.
+    async fn read_queued(&mut self, nodes: &Nodes) -> Result<bool, Error> {
+        let Some(Queued { after }) = self.queued else { return Ok(true) };
+        let limit = Namespace::PAGE_LEN_MAX;
+        let page = self.core.namespace.chunks_to_delete(Scope::internal(), after, limit).await;
+        let page = page.map_err(Error::metadata("reading replicas to delete"))?;
+        for (chunk, record) in &page.chunks {
+            let is_over = record.is_tombstone();
+            for replica in record.replicas.iter().filter(|it| is_over || it.is_doomed()) {
+                let node = nodes.cluster.node(replica.disk);
+                if let Some(node) = node.filter(|node| !self.unreported.is_full(*node)) {
+                    let doomed = (*chunk, ReplicaId::of(replica));
+                    self.unreported.add_doomed(node, doomed, record.seal.length);
+                }
+            }
+        }
+        self.queued = page.next.map(|next| Queued { after: Some(next) });
+        Ok(self.queued.is_none())
     }
 
     /// Forgets moves that reports include by now.
@@ -147,72 +176,91 @@ impl Rebalance {
             let known = known.filter_map(|(chunk, record)| Some((chunk, record.ok()?))).collect();
             self.unreported.note_records(&known, Instant::now());
         }
-        let heard = |view: &View| Some((view.node, nodes.at.checked_sub(view.last_heard?)?));
-        let heard = nodes.views.iter().filter_map(heard).collect();
         let delay = self.core.settings.heartbeat_interval() * HEARTBEATS;
-        self.unreported.settle(&heard, &nodes.cluster, delay);
+        self.unreported.settle(&nodes.reports, &nodes.cluster, delay);
         Ok(())
     }
 
-    fn fills(&self, nodes: &Nodes) -> BTreeMap<NodeId, Fill> {
+    /// Returns the fill of nodes. None of those that `may_take` excludes takes a replica.
+    fn fills(&self, nodes: &Nodes, may_take: impl Fn(&View) -> bool) -> BTreeMap<NodeId, Fill> {
         let fill = |view: &View| {
             let reported = view.capacity.saturating_sub(view.free);
             let (least, most) = self.unreported.used(view.node, reported);
-            let (capacity, may_take) = (view.capacity, !view.is_full);
+            let (capacity, may_take) = (view.capacity, !view.is_full && may_take(view));
             Fill { least, most, capacity, may_take, contended: view.contended.clone() }
         };
         nodes.views.iter().map(|view| (view.node, fill(view))).collect()
+    }
+
+    /// Returns how full the nodes are, and which take replicas now.
+    fn balance_of(&self, nodes: &Nodes) -> Balance {
+        let may_take = |view: &View| !nodes.failing.contains_key(&view.node);
+        Balance::new(self.fills(nodes, may_take), self.is_running)
     }
 
     /// Moves some replicas from the fullest node to emptier ones.
     async fn balance(&mut self, nodes: &Nodes) -> Result<Next, Error> {
         let interval = self.core.settings.heartbeat_interval();
         self.settle(nodes).await?;
-        self.handle.set_queued(0);
-        let mut balance = Balance::new(self.fills(nodes), self.is_running);
+        let mut balance = self.balance_of(nodes);
         let givers = balance.givers();
+        let unreported = self.unreported.describe(&nodes.ids());
         if givers.is_empty() {
-            if self.is_running && !self.unreported.is_empty() {
-                self.handle.set_detail(self.unreported.describe());
-                return Ok(Next::After(interval));
+            let regardless = Balance::new(self.fills(nodes, |_| true), self.is_running);
+            if regardless.givers().is_empty() {
+                if let Some(waits) = unreported.filter(|_| self.is_running) {
+                    self.show(waits, nodes);
+                    return Ok(Next::After(interval));
+                }
+                if std::mem::take(&mut self.is_running) {
+                    info!(mean = balance.mean().round(), "the datanodes are about equally full");
+                }
+                self.walks.clear();
+                self.show(describe::even(&balance, nodes.views.len()), nodes);
+            } else {
+                self.show("the nodes with room take none".to_owned(), nodes);
             }
-            if std::mem::take(&mut self.is_running) {
-                info!(mean = balance.mean().round(), "the datanodes are about equally full");
-            }
-            self.walks.clear();
-            self.handle.set_detail(even(&balance, nodes.views.len()));
             return Ok(Next::After(interval));
         }
         self.is_running = true;
-        if self.unreported.is_full() {
-            self.handle.set_detail(self.unreported.describe());
-            return Ok(Next::After(interval));
-        }
         self.wake(nodes, &givers);
         let rest = |giver: &NodeId| self.walks.get(giver).and_then(|walk| walk.rest(nodes.at));
-        let Some(giver) = givers.iter().copied().find(|giver| rest(giver).is_none()) else {
+        let may_give = |giver: &NodeId| rest(giver).is_none() && !self.unreported.is_full(*giver);
+        let Some(giver) = givers.iter().copied().find(may_give) else {
             let detail = match rest(&givers[0]) {
                 // Others may give more than is certain now.
-                _ if !self.unreported.is_empty() => self.unreported.describe(),
+                _ if unreported.is_some() => unreported.unwrap_or_default(),
                 Some(Rest::Unlisted(_)) => format!("node {} cannot be listed", givers[0]),
-                _ => stuck(&balance, givers[0]),
+                _ => describe::stuck(&balance, givers[0]),
             };
-            self.handle.set_detail(detail);
+            self.show(detail, nodes);
             return Ok(Next::After(interval));
         };
-        self.handle.set_detail(moving(&balance, giver));
+        self.show(describe::moving(&balance, giver), nodes);
         let moves = self.find(giver, nodes, &mut balance).await?;
         if moves.is_empty() {
             return Ok(Next::After(nodes.at.elapsed() * REST_FACTOR));
         }
-        self.run(moves, MoveReason::Rebalance).await
+        let ran = self.run(moves, MoveReason::Rebalance, nodes.at).await?;
+        Ok(if ran.moved > 0 { Next::Again } else { Next::After(REST) })
+    }
+
+    /// Describes the work for equal fill, beside what else there is to know.
+    fn show(&self, work: String, nodes: &Nodes) {
+        let spreading = self.respread.describe();
+        let failing = describe::failing(&nodes.failing);
+        let parts: Vec<String> = spreading.into_iter().chain([work]).chain(failing).collect();
+        self.handle.set_detail(parts.join("; "));
     }
 
     /// Ends the rest of nodes that give, as soon as another node has become able to take. Their
     /// positions are kept: a node at its watermark is full and not full in turn.
     fn wake(&mut self, nodes: &Nodes, givers: &[NodeId]) {
         self.walks.retain(|giver, _| nodes.views.iter().any(|view| view.node == *giver));
-        let takes = |view: &&View| !view.is_full && !givers.contains(&view.node);
+        let takes = |view: &&View| {
+            let is_failing = nodes.failing.contains_key(&view.node);
+            !view.is_full && !is_failing && !givers.contains(&view.node)
+        };
         let takers: BTreeSet<NodeId> =
             nodes.views.iter().filter(takes).map(|view| view.node).collect();
         if !takers.is_subset(&self.takers) {
@@ -279,58 +327,8 @@ impl Rebalance {
         }
         let moves = moves.0;
         let least = core.settings.heartbeat_interval() * HEARTBEATS_STUCK;
-        walk.note(!moves.is_empty(), &considered[count..], (Instant::now(), least));
+        walk.note(&considered[count..], (Instant::now(), least));
         Ok(moves)
-    }
-
-    /// Runs moves.
-    async fn run(&mut self, moves: Vec<Move>, reason: MoveReason) -> Result<Next, Error> {
-        let (core, lease, handle) = (&self.core, self.lease, &self.handle);
-        let mover = Mover { core: core.clone(), lease, handle: handle.clone(), reason };
-        let (mover, concurrency) = (&mover, core.settings.repair_concurrency);
-        let runs = stream::iter(moves).map(|one| async move {
-            let target = || mover.is_open(one.to, &one.record).then_some(one.to);
-            let moved = mover.run(one.chunk, &one.record, one.replica, target).await;
-            (one, moved)
-        });
-        let mut runs = runs.buffer_unordered(concurrency);
-        let (mut has_moved, mut result) = (false, Ok(()));
-        while let Some((one, moved)) = runs.next().await {
-            match moved {
-                Ok(Moved::Done) => {
-                    has_moved = true;
-                    self.unreported.add(&one, Instant::now());
-                }
-                Ok(Moved::Failed) => self.handle.add_failed(1),
-                Ok(Moved::NotNamed | Moved::NoTarget) => {}
-                Err(error) => result = Err(error),
-            }
-        }
-        result?;
-        Ok(if has_moved { Next::Again } else { Next::After(REST) })
-    }
-}
-
-/// Moves of one step.
-#[derive(Default)]
-struct Moves(Vec<Move>);
-
-impl Moves {
-    fn is_full(&self) -> bool {
-        self.weight(|_| true) >= BATCH
-    }
-
-    /// Returns whether another one may go to a node.
-    fn has_room(&self, to: NodeId) -> bool {
-        self.weight(|one| one.to == to) < BATCH_PER_NODE
-    }
-
-    fn weight(&self, of: impl Fn(&&Move) -> bool) -> u32 {
-        self.0.iter().filter(of).map(|one| build_weight(one.record.seal.length)).sum()
-    }
-
-    fn add(&mut self, one: Move) {
-        self.0.push(one);
     }
 }
 
@@ -340,47 +338,28 @@ fn is_named(id: ReplicaId, listed: &ReplicaRef, disks: &Disks) -> bool {
         && disks.get(id.disk).is_some_and(|at| at.disk == listed.disk)
 }
 
-fn even(balance: &Balance, nodes: usize) -> String {
-    match nodes {
-        0 | 1 => "nothing to do with fewer than two datanodes that take chunks".to_owned(),
-        _ => format!("all datanodes are about as full as the mean, {:.0} %", balance.mean()),
-    }
-}
-
-fn moving(balance: &Balance, giver: NodeId) -> String {
-    format!(
-        "moving replicas from node {giver}, which is {:.0} % full, to nodes below the mean of \
-         {:.0} %: {} left",
-        balance.fill(giver),
-        balance.mean(),
-        ByteSize(balance.left())
-    )
-}
-
-fn stuck(balance: &Balance, giver: NodeId) -> String {
-    format!(
-        "node {giver} is {:.0} % full and the mean is {:.0} %, but none of its replicas can be \
-         moved: the emptier nodes or their zones already have one, or the replicas are too large",
-        balance.fill(giver),
-        balance.mean()
-    )
-}
-
 #[async_trait]
 impl Worker for Rebalance {
     const SPEC: Spec = REBALANCE;
 
     type Error = Error;
 
+    /// Both kinds of moves have their part of each step, so that neither keeps the other waiting.
     async fn step(&mut self) -> Result<Next, Error> {
         let nodes = self.nodes();
         if let Some(why) = self.obstacle(nodes.at).await? {
             self.handle.set_detail(why);
             return Ok(Next::After(self.core.settings.heartbeat_interval()));
         }
-        match self.respread(&nodes).await? {
-            Some(next) => Ok(next),
-            None => self.balance(&nodes).await,
+        if !self.read_queued(&nodes).await? {
+            self.handle.set_detail("reading which replicas wait for deletion");
+            return Ok(Next::Again);
         }
+        let Some(spread) = self.respread(&nodes).await? else {
+            return self.balance(&nodes).await;
+        };
+        let nodes = self.nodes();
+        let balanced = self.balance(&nodes).await?;
+        Ok(if let Next::Again = balanced { balanced } else { spread })
     }
 }

@@ -18,8 +18,7 @@ pub(super) struct Walk {
     listed: VecDeque<ReplicaRef>,
     after: Option<ChunkId>,
     is_last: bool,
-    /// A replica to move was found, or what can be moved has changed, since the beginning of the
-    /// list.
+    /// A replica was moved, or another node can take some, since the beginning of the list.
     walks_again: bool,
     resting: Option<Rest>,
 }
@@ -70,16 +69,10 @@ impl Walk {
         self.listed.drain(..count.min(self.listed.len())).collect()
     }
 
-    /// Records that some of the replicas taken are to be moved, and which were not considered. At
-    /// the end of a list without any to move, the node rests for `least`, or longer if the list is
+    /// Records which of the replicas taken were not considered. At the end of a list of which none
+    /// was moved, the node rests for `least`, or longer if the list is
     /// long: what is true of its replicas now need not be later.
-    pub(super) fn note(
-        &mut self,
-        has_found: bool,
-        rest: &[ReplicaRef],
-        (now, least): (Instant, Duration),
-    ) {
-        self.walks_again |= has_found;
+    pub(super) fn note(&mut self, rest: &[ReplicaRef], (now, least): (Instant, Duration)) {
         for replica in rest.iter().rev() {
             self.listed.push_front(*replica);
         }
@@ -90,7 +83,7 @@ impl Walk {
         }
     }
 
-    /// Ends the rest of a node whose replicas could not be moved, as more of them may be movable now.
+    /// Ends the rest of a node, as one of its replicas was moved, or another node can take some.
     /// Those that were passed already are considered in another walk.
     pub(super) fn wake(&mut self) {
         self.resting = self.resting.filter(|rest| matches!(rest, Rest::Unlisted(_)));
@@ -128,13 +121,14 @@ mod tests {
         walk.add_page(vec![replica(1), replica(2)], false, now);
         assert!(!walk.needs_page());
         let taken = walk.take(2);
-        walk.note(true, &taken[1..], (now, LEAST));
+        walk.note(&taken[1..], (now, LEAST));
+        walk.wake();
         assert_eq!(walk.take(9), [replica(2)], "what was not considered comes next");
-        walk.note(false, &[], (now, LEAST));
+        walk.note(&[], (now, LEAST));
         assert!(walk.needs_page() && walk.after() == Some(ChunkId(2)));
         walk.add_page(vec![replica(3)], true, now);
         walk.take(9);
-        walk.note(false, &[], (now, LEAST));
+        walk.note(&[], (now, LEAST));
         assert_eq!(walk.rest(now), None);
         assert!(walk.needs_page() && walk.after().is_none(), "from the beginning");
     }
@@ -155,7 +149,7 @@ mod tests {
                     assert_eq!(walk.rest(now), None);
                     walk.add_page(page.clone(), index + 1 == pages.len(), asked);
                     walk.take(9);
-                    walk.note(false, &[], (now, LEAST));
+                    walk.note(&[], (now, LEAST));
                 }
                 let until = now + LEAST.max(took * REST_FACTOR);
                 assert_eq!(walk.rest(now), Some(Rest::Stuck(until)));
@@ -170,17 +164,17 @@ mod tests {
         let mut walk = Walk::new(now);
         walk.add_page(vec![replica(1), replica(2)], false, now);
         walk.take(1);
-        walk.note(false, &[], (now, LEAST));
+        walk.note(&[], (now, LEAST));
         walk.wake();
         assert_eq!(walk.take(9), [replica(2)], "the next ones come next");
-        walk.note(false, &[], (now, LEAST));
+        walk.note(&[], (now, LEAST));
         assert_eq!(walk.after(), Some(ChunkId(2)));
         walk.add_page(Vec::new(), true, now);
-        walk.note(false, &[], (now, LEAST));
+        walk.note(&[], (now, LEAST));
         assert_eq!(walk.rest(now), None, "the first ones were considered before");
         walk.add_page(vec![replica(1)], true, now);
         walk.take(9);
-        walk.note(false, &[], (now, LEAST));
+        walk.note(&[], (now, LEAST));
         assert!(walk.rest(now).is_some());
         walk.wake();
         assert_eq!(walk.rest(now), None);

@@ -12,11 +12,12 @@ use std::time::Duration;
 use async_trait::async_trait;
 use dfs_metadata::engine::lease::LeaseGrant;
 use dfs_metadata::namespace::{Chunk, Namespace};
-use dfs_types::{ChunkId, Scope, counted};
+use dfs_types::{ChunkId, Scope, counted, with_causes};
 use dfs_workers::{Handle, Next, Spec, TRIM, Worker};
 use futures_util::future::BoxFuture;
 use futures_util::{FutureExt, StreamExt, stream};
 use tokio::time::Instant;
+use tracing::warn;
 
 use self::surplus::{Situation, Surplus, surplus};
 use super::DELETION_HELD;
@@ -80,6 +81,9 @@ impl Trim {
         let records = read.map_err(Error::metadata("reading the record of a chunk"))?;
         let Some(record) = records.into_iter().flatten().next() else { return Ok(0) };
         let Some(Surplus { doomed, kept }) = self.surplus(&record) else { return Ok(0) };
+        if doomed.is_empty() {
+            return Ok(0);
+        }
         let on = (&*self.core, &self.lease, &*self.handle);
         let is_still_right = || {
             let surplus = self.surplus(&record);
@@ -90,23 +94,30 @@ impl Trim {
         Ok(trimmed.map_or(0, |_| doomed.len()))
     }
 
-    /// Trims the chunks of a page.
-    async fn trim_all(&mut self, chunks: Vec<ChunkId>) -> Result<(), Error> {
+    /// Trims the chunks of a page. One that fails does not keep the others, or the next page, from
+    /// being trimmed. Returns whether any was left as it is.
+    async fn trim_all(&mut self, chunks: Vec<ChunkId>) -> bool {
         let this = &*self;
-        let jobs: Vec<BoxFuture<'_, _>> =
-            chunks.into_iter().map(|chunk| this.trim(chunk).boxed()).collect();
+        let jobs: Vec<BoxFuture<'_, _>> = chunks
+            .into_iter()
+            .map(|chunk| async move { (chunk, this.trim(chunk).await) }.boxed())
+            .collect();
         let mut jobs = stream::iter(jobs).buffer_unordered(self.core.settings.repair_concurrency);
-        let (mut left, mut failed) = (0, None);
-        while let Some(trimmed) = jobs.next().await {
+        let mut left = 0;
+        while let Some((chunk, trimmed)) = jobs.next().await {
             match trimmed {
                 Ok(0) => left += 1,
                 Ok(replicas) => this.handle.add_done(replicas as u64),
-                Err(error) => failed = Some(error),
+                Err(error) => {
+                    warn!(%chunk, error = with_causes(&error), "a chunk could not be trimmed");
+                    this.handle.add_failed(1);
+                    left += 1;
+                }
             }
         }
         drop(jobs);
         self.pass.left += left;
-        failed.map_or(Ok(()), Err)
+        left > 0
     }
 }
 
@@ -128,6 +139,7 @@ impl Worker for Trim {
             .collect();
         self.pass.pages += 1;
         self.pass.found += found.len() as u64;
+        let mut has_left = false;
         if !found.is_empty() {
             if let Some(held) = self.held().await? {
                 self.handle.set_detail(held);
@@ -136,15 +148,18 @@ impl Worker for Trim {
             let chunks = counted(self.pass.found, "chunk");
             self.handle.set_detail(format!("trimming {chunks} with more replicas than wanted"));
             self.handle.set_queued(found.len() as u64);
-            self.trim_all(found).await?;
+            has_left = self.trim_all(found).await;
             self.handle.set_queued(0);
         }
         self.after = page.next;
         if self.after.is_some() {
-            return Ok(Next::Again);
+            self.core.background.set_surplus(self.pass.found);
+            // What keeps these from being trimmed may keep the next ones, too.
+            return Ok(if has_left { Next::After(PAUSE_PER_PAGE) } else { Next::Again });
         }
         let pass = std::mem::take(&mut self.pass);
         self.handle.set_queued(pass.left);
+        self.core.background.set_surplus(pass.left);
         match pass.left {
             0 => self.handle.set_detail("no chunk has more replicas than wanted"),
             left => {

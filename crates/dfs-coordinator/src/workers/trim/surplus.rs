@@ -19,10 +19,14 @@ pub(super) struct Situation {
 /// Replicas that a chunk can do without.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Surplus {
+    /// Empty while the only ones to spare are needed until others are known to be good.
     pub(super) doomed: Vec<ReplicaId>,
     /// The good ones that are kept, one of which is read before.
     pub(super) kept: Vec<ReplicaId>,
 }
+
+/// A replica and its node.
+type Held<'a> = (NodeId, &'a Replica);
 
 impl Situation {
     pub(super) fn of(views: &[View]) -> Self {
@@ -40,61 +44,108 @@ impl Situation {
     }
 }
 
-/// Returns the replicas that a chunk can do without: none unless as many as wanted, on distinct
-/// nodes, are good without them.
+/// Returns the replicas that a chunk can do without. `None` if all are needed.
 ///
-/// First those that are not known to be readable now or are about to leave. Then, of the good ones, a
-/// second one of a node; of the others, one without which the rest is spread best over zones and
-/// machines, on a slow disk if there is one, and else on the fullest.
+/// As many as wanted, on distinct nodes, are good without them: a good one goes only if more than
+/// wanted are good. What counts least goes first:
+///
+/// 1. replicas that are about to leave, as they do not stay in any case;
+/// 2. replicas that are perhaps unreachable. They stay while the good ones alone could not be spread
+///    over as many zones and machines: once such a replica is known to be good, a good one of the
+///    crowded zone goes in its place;
+/// 3. good ones: a second one of a node, else one without which the rest is spread best, on a slow
+///    disk if there is one, and else on the fullest.
 pub(super) fn surplus(record: &Chunk, cluster: &Cluster, situation: &Situation) -> Option<Surplus> {
     let Redundancy::Replicated { copies } = record.redundancy else { return None };
     if record.is_tombstone() {
         return None;
     }
     let wanted = usize::from(copies.max(1));
-    let health = judge(record, cluster).replicas;
-    let of = |which: fn(ReplicaHealth) -> bool| {
-        let replicas = record.replicas.iter().zip(&health);
-        let replicas =
-            replicas.filter(move |(it, health)| it.part == Part::WHOLE && which(**health));
-        replicas.map(|(replica, _)| replica)
+    let judged = judge(record, cluster).replicas;
+    let of = |health: ReplicaHealth| -> Vec<&Replica> {
+        let replicas = record.replicas.iter().zip(&judged);
+        let replicas = replicas.filter(|(it, found)| it.part == Part::WHOLE && **found == health);
+        replicas.map(|(replica, _)| replica).collect()
     };
-    let mut good: Vec<(NodeId, &Replica)> = of(|health| health == ReplicaHealth::Good)
-        .filter_map(|replica| Some((cluster.node(replica.disk)?, replica)))
-        .collect();
-    if nodes(good.iter()).len() < wanted {
+    let on_nodes = |replicas: &[&'_ Replica]| -> Vec<Held<'_>> {
+        let held = record.replicas.iter().filter(|it| replicas.contains(it));
+        held.filter_map(|replica| Some((cluster.node(replica.disk)?, replica))).collect()
+    };
+    let good = on_nodes(&of(ReplicaHealth::Good));
+    if nodes(&good).len() < wanted {
         return None;
     }
-    let is_unsure = |health| matches!(health, ReplicaHealth::Suspect | ReplicaHealth::Leaving);
-    let mut doomed: Vec<ReplicaId> = of(is_unsure).map(ReplicaId::of).collect();
-    loop {
-        let droppable = (0..good.len()).filter(|index| {
-            let others = good.iter().enumerate().filter(|(other, _)| other != index);
-            nodes(others.map(|(_, it)| it)).len() >= wanted
-        });
-        let least_useful = droppable.max_by_key(|index| {
-            let (node, replica) = good[*index];
-            let disk = replica.disk;
-            let others = good.iter().enumerate().filter(|(other, _)| other != index);
-            let rest = nodes(others.map(|(_, it)| it));
-            let is_second = rest.contains(&node);
-            let fullness = situation.fullness.get(&disk).copied().unwrap_or_default();
-            let spread = situation.places.spread(&rest);
-            (is_second, spread, cluster.is_slow(disk), fullness, disk)
-        });
-        let Some(index) = least_useful else { break };
-        doomed.push(ReplicaId::of(good.remove(index).1));
-    }
-    if doomed.is_empty() {
+    let suspect = of(ReplicaHealth::Suspect);
+    let chooser = Chooser { cluster, situation, suspect: &suspect, wanted };
+    let needed = chooser.needed(&good, &on_nodes(&suspect));
+    let mut doomed: Vec<ReplicaId> =
+        of(ReplicaHealth::Leaving).into_iter().map(ReplicaId::of).collect();
+    let is_needed = |replica: &&Replica| needed.iter().any(|(_, needed)| needed == replica);
+    doomed.extend(suspect.iter().filter(|it| !is_needed(it)).map(|it| ReplicaId::of(it)));
+    let (mut kept, dropped) = chooser.choose(good, &nodes(&needed));
+    doomed.extend(dropped.into_iter().map(|(_, replica)| ReplicaId::of(replica)));
+    if doomed.is_empty() && needed.is_empty() {
         return None;
     }
     // A slow disk is read last.
-    good.sort_by_key(|(_, replica)| cluster.is_slow(replica.disk));
-    Some(Surplus { doomed, kept: good.into_iter().map(|(_, it)| ReplicaId::of(it)).collect() })
+    kept.sort_by_key(|(_, replica)| cluster.is_slow(replica.disk));
+    Some(Surplus { doomed, kept: kept.into_iter().map(|(_, it)| ReplicaId::of(it)).collect() })
 }
 
-fn nodes<'a>(replicas: impl Iterator<Item = &'a (NodeId, &'a Replica)>) -> BTreeSet<NodeId> {
-    replicas.map(|(node, _)| *node).collect()
+/// Chooses which replicas to keep.
+struct Chooser<'a> {
+    cluster: &'a Cluster,
+    situation: &'a Situation,
+    suspect: &'a [&'a Replica],
+    wanted: usize,
+}
+
+impl Chooser<'_> {
+    /// Returns those of the suspect replicas without which the chunk could be spread less well.
+    fn needed<'a>(&self, good: &[Held<'a>], suspect: &[Held<'a>]) -> Vec<Held<'a>> {
+        let places = &self.situation.places;
+        let (of_good, _) = self.choose(good.to_vec(), &BTreeSet::new());
+        let (of_all, _) = self.choose([good, suspect].concat(), &BTreeSet::new());
+        if places.spread(&nodes(&of_all)) <= places.spread(&nodes(&of_good)) {
+            return Vec::new();
+        }
+        of_all.into_iter().filter(|(_, replica)| self.suspect.contains(replica)).collect()
+    }
+
+    /// Divides replicas into those to keep, on as many nodes as wanted, and the rest, beside others
+    /// on the nodes `beside`.
+    fn choose<'a>(
+        &self,
+        mut replicas: Vec<Held<'a>>,
+        beside: &BTreeSet<NodeId>,
+    ) -> (Vec<Held<'a>>, Vec<Held<'a>>) {
+        let mut dropped = Vec::new();
+        loop {
+            let without = |index: usize| {
+                let mut others = replicas.clone();
+                others.remove(index);
+                nodes(&others)
+            };
+            let droppable =
+                (0..replicas.len()).filter(|index| without(*index).len() >= self.wanted);
+            let least_useful = droppable.max_by_key(|index| {
+                let (node, replica) = replicas[*index];
+                let disk = replica.disk;
+                let rest = without(*index);
+                let is_second = rest.contains(&node);
+                let spread = self.situation.places.spread(&rest.union(beside).copied().collect());
+                let is_suspect = self.suspect.contains(&replica);
+                let fullness = self.situation.fullness.get(&disk).copied().unwrap_or_default();
+                (is_second, spread, is_suspect, self.cluster.is_slow(disk), fullness, disk)
+            });
+            let Some(index) = least_useful else { return (replicas, dropped) };
+            dropped.push(replicas.remove(index));
+        }
+    }
+}
+
+fn nodes(replicas: &[Held<'_>]) -> BTreeSet<NodeId> {
+    replicas.iter().map(|(node, _)| *node).collect()
 }
 
 #[cfg(test)]
@@ -212,10 +263,95 @@ mod tests {
     }
 
     #[test]
+    fn suspect_replica_stays_while_the_good_ones_are_spread_less_well() {
+        let zones = places(&[(1, "a", 100), (2, "a", 900), (3, "b", 200)]);
+        let silent = cluster(&[(1, 1, On::Good), (2, 2, On::Good), (3, 3, On::Silent)]);
+        let waiting = surplus(&record(2, &[1, 2, 3]), &silent, &zones).unwrap();
+        assert_eq!((waiting.doomed.len(), waiting.kept.len()), (0, 2));
+        assert_eq!(dropped(&record(2, &[1, 2, 3]), &cluster(&THREE), &zones), [2], "it is back");
+        let lost = cluster(&[(1, 1, On::Good), (2, 2, On::Good), (3, 3, On::Lost)]);
+        assert_eq!(surplus(&record(2, &[1, 2, 3]), &lost, &zones), None);
+        assert_eq!(dropped(&record(1, &[1, 2, 3]), &silent, &zones), [3, 2], "of one zone anyway");
+        let leaving = cluster(&[(1, 1, On::Good), (2, 2, On::Good), (3, 3, On::Draining)]);
+        assert_eq!(dropped(&record(2, &[1, 2, 3]), &leaving, &zones), [3]);
+    }
+
+    #[test]
     fn second_replica_of_a_node_goes_first() {
         let cluster = cluster(&[(1, 1, On::Good), (2, 1, On::Good), (3, 3, On::Good)]);
         let fullest = places(&[(2, "", 10), (3, "", 900)]);
         assert_eq!(dropped(&record(2, &[1, 2, 3]), &cluster, &fullest), [2]);
+    }
+
+    /// Every chunk of up to four replicas, each in one of four states and three zones, against all
+    /// ways to keep some of them.
+    #[test]
+    fn good_replicas_are_kept_as_wanted_and_as_well_spread_as_possible() {
+        const STATES: [On; 4] = [On::Good, On::Silent, On::Draining, On::Lost];
+        const ZONES: [&str; 3] = ["a", "b", "c"];
+        let kinds = STATES.len() * ZONES.len();
+        for code in 0..kinds.pow(4) * 4 {
+            let count = code % 4 + 1;
+            let kinds: Vec<usize> =
+                (0..count).map(|nth| code / 4 / kinds.pow(nth as u32) % kinds).collect();
+            // The order makes no difference.
+            if !kinds.is_sorted() || code / 4 >= 12_usize.pow(count as u32) {
+                continue;
+            }
+            let at: Vec<(u32, On, &str)> = (1..)
+                .zip(&kinds)
+                .map(|(disk, kind)| (disk, STATES[kind % 4], ZONES[kind / 4]))
+                .collect();
+            for wanted in 1..=3 {
+                check_choice(&at, wanted);
+            }
+        }
+    }
+
+    fn check_choice(at: &[(u32, On, &str)], wanted: usize) {
+        let disks: Vec<u32> = at.iter().map(|(disk, ..)| *disk).collect();
+        let of: Vec<_> = at.iter().map(|(disk, on, _)| (*disk, u128::from(*disk), *on)).collect();
+        let zones: Vec<_> = at.iter().map(|(disk, _, zone)| (*disk, *zone, 0)).collect();
+        let found = surplus(&record(wanted as u8, &disks), &cluster(&of), &places(&zones));
+        let doomed: Vec<u32> = found.iter().flat_map(|it| &it.doomed).map(|it| it.disk.0).collect();
+        let with = |states: &[On]| -> Vec<(u32, &str)> {
+            let with = at.iter().filter(|(_, on, _)| states.contains(on));
+            with.map(|(disk, _, zone)| (*disk, *zone)).collect()
+        };
+        let is_kept = |it: &(u32, &str)| !doomed.contains(&it.0);
+        let kept = |states| -> Vec<_> { with(states).into_iter().filter(is_kept).collect() };
+        let (good, silent) = (with(&[On::Good]), with(&[On::Silent]));
+        let case = format!("{at:?}, {wanted} wanted: {found:?}");
+        if good.len() < wanted {
+            assert_eq!(found, None, "{case}");
+            return;
+        }
+        assert_eq!(kept(&[On::Good]).len(), wanted, "{case}");
+        assert_eq!(kept(&[On::Draining]), [], "{case}");
+        assert_eq!(kept(&[On::Lost]), with(&[On::Lost]), "{case}");
+        let kept_silent = kept(&[On::Silent]);
+        let best = best_zones(&[&good[..], &silent].concat(), wanted, &[]);
+        if best == best_zones(&good, wanted, &[]) {
+            assert_eq!(kept_silent, [], "{case}");
+        } else {
+            let staying = kept(&[On::Good, On::Silent]);
+            assert_eq!(best_zones(&staying, wanted, &[]), best, "once they are good: {case}");
+        }
+        let by_choice = best_zones(&good, wanted, &kept_silent);
+        assert_eq!(best_zones(&kept(&[On::Good]), wanted, &kept_silent), by_choice, "{case}");
+        let is_done = doomed.is_empty() && kept_silent.is_empty();
+        assert_eq!(found.is_none(), is_done, "{case}");
+    }
+
+    /// Returns the most zones that so many of these replicas have, with the others.
+    fn best_zones(of: &[(u32, &str)], count: usize, others: &[(u32, &str)]) -> usize {
+        let subsets = (0_u32..1 << of.len()).filter(|set| set.count_ones() as usize == count);
+        let zones = |set: u32| {
+            let chosen = of.iter().enumerate().filter(|(nth, _)| set & (1 << nth) != 0);
+            let chosen = chosen.map(|(_, it)| it).chain(others);
+            chosen.map(|(_, zone)| *zone).collect::<BTreeSet<_>>().len()
+        };
+        subsets.map(zones).max().unwrap_or_default()
     }
 
     /// As many as wanted stay good, on distinct nodes, and every other replica that counts is

@@ -30,6 +30,8 @@ struct Seen {
     most: usize,
     orders: BTreeMap<ChunkId, usize>,
     failing: BTreeSet<ChunkId>,
+    fails_all: bool,
+    failed: usize,
 }
 
 /// A build in progress.
@@ -49,7 +51,9 @@ impl Builds {
             seen.now += 1;
             seen.most = seen.most.max(seen.now);
             *seen.orders.entry(chunk).or_default() += 1;
-            (Building(self), seen.failing.contains(&chunk))
+            let fails = seen.fails_all || seen.failing.contains(&chunk);
+            seen.failed += usize::from(fails);
+            (Building(self), fails)
         };
         let ends = |held: &Held| *held != Held::All && *held != Held::Of(chunk);
         let _ = self.held.subscribe().wait_for(ends).await;
@@ -79,6 +83,16 @@ impl FakeDataNode {
     /// Lets every build of this chunk fail.
     pub(crate) fn fail_builds_of(&self, chunk: ChunkId) {
         self.builds.seen.lock().unwrap().failing.insert(chunk);
+    }
+
+    /// Lets every build fail, until this is called with `false`.
+    pub(crate) fn fail_builds(&self, fails: bool) {
+        self.builds.seen.lock().unwrap().fails_all = fails;
+    }
+
+    /// Returns how many builds have failed.
+    pub(crate) fn failed_builds(&self) -> usize {
+        self.builds.seen.lock().unwrap().failed
     }
 
     /// Returns the number of builds in progress.

@@ -2,6 +2,7 @@
 
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::task::Poll;
 
 use dfs_proto::v1::data_node_server::DataNode;
@@ -104,7 +105,11 @@ impl DataNode for Handler {
     ) -> Result<Response<v1::VerifyReplicaResponse>, Status> {
         let mut request = request.into_inner();
         self.0.open(&mut request)?;
-        Ok(Response::new(self.0.verify(request)))
+        let verified = self.0.verify(request);
+        self.0.waiting.fetch_add(1, Ordering::Relaxed);
+        self.0.verifies.subscribe().wait_for(|verifies| *verifies).await.unwrap();
+        self.0.waiting.fetch_sub(1, Ordering::Relaxed);
+        Ok(Response::new(verified))
     }
 
     async fn adopt_replica(

@@ -128,7 +128,7 @@ impl FakeDataNode {
         for replica in &request.replicas {
             let chunk = ChunkId::from_slice(&replica.chunk_id).unwrap();
             state.deletes.push((chunk, Stamp(replica.stamp)));
-            if state.has_failed_disk {
+            if state.has_failed_disk || state.refuses_deletes {
                 failed.push(v1::FailedDeletion {
                     replica: Some(replica.clone()),
                     code: "UNAVAILABLE".to_owned(),
