@@ -158,8 +158,24 @@ async fn s33_changed_replication_reaches_every_file_while_files_are_written_and_
         check(&client, at, *seed).await;
     }
     assert!(cluster.dfs_ok(["stat", "/two"]).contains("replicas of new files: 4 (set explicitly)"));
-    cluster.dfs_ok(["set-replication", "/two", "--reset", "--yes"]);
+    cluster.dfs_ok(["ln", "-s", "/two", "/link"]);
+    let mut reset =
+        vec!["set-replication", "/link", "--reset", "--yes", "--wait", "--timeout", "40s"];
+    let through_link = cluster.dfs(&reset);
+    assert_eq!(exit_code(&through_link), 0, "{}", stderr(&through_link));
+    let said = stderr(&through_link);
+    assert!(said.contains("/link is a symlink: its target, /two, is changed"), "{said}");
+    assert!(said.contains("to free") && said.contains("has its replicas"), "{said}");
     let wanted = |at: &str| if at == "/all/moved" { 4 } else { 3 };
+    let paths: Vec<String> = files.lock().unwrap().keys().cloned().collect();
+    for at in &paths {
+        let found = client.file_replication(path(at)).await.unwrap();
+        assert_eq!((found.wanted as usize, found.unsettled), (wanted(at), 0), "{at}");
+    }
+    // Again changes nothing, and is not waited for.
+    reset.push("--json");
+    let again: serde_json::Value = serde_json::from_str(&cluster.dfs_ok(&reset)).unwrap();
+    assert_eq!((&again["is_settled"], &again["plan"]["files"]), (&true.into(), &0.into()));
     until_exact(&cluster, &client, &files, wanted).await;
     for (at, seed) in &all {
         check(&client, at, *seed).await;
@@ -176,8 +192,13 @@ async fn more_replicas_than_datanodes_are_accepted_with_a_warning_and_built_once
     let mut cluster = Cluster::start(binary(), Settings::default());
     let client = client(&cluster);
     put(&client, "/file", noise(1_000, 1)).await.unwrap();
-    let set = cluster.dfs(["set-replication", "/file", "4", "--yes"]);
-    assert_eq!(exit_code(&set), 0);
+    let set = cluster.dfs(["set-replication", "/file", "4", "--yes", "--wait", "--timeout", "1s"]);
+    assert_eq!(exit_code(&set), 5, "{}", stderr(&set));
+    assert!(
+        stderr(&set).contains("/file: 1 chunk without the replicas wanted"),
+        "{}",
+        stderr(&set)
+    );
     assert!(stderr(&set).contains("stay under-replicated until there are 4"), "{}", stderr(&set));
     let deadline = Instant::now() + DEADLINE;
     let replicas = async || client.explain(&path("/file"), false).await.unwrap();
@@ -186,8 +207,6 @@ async fn more_replicas_than_datanodes_are_accepted_with_a_warning_and_built_once
         sleep(Duration::from_millis(50)).await;
     }
     cluster.add_datanode();
-    while replicas().await.chunks[0].replicas.len() < 4 {
-        assert!(Instant::now() < deadline, "{:?}", replicas().await);
-        sleep(Duration::from_millis(50)).await;
-    }
+    cluster.dfs_ok(["set-replication", "/file", "4", "--yes", "--wait", "--timeout", "40s"]);
+    assert_eq!(replicas().await.chunks[0].replicas.len(), 4);
 }

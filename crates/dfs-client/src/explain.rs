@@ -1,13 +1,17 @@
 //! Location of the bytes of a file, and problems with them.
 
+use std::collections::BTreeSet;
+
 use dfs_proto::wire;
-use dfs_types::{ChunkId, DfsPath, DiskId, NodeId, NodeState, ReplicaHealth};
+use dfs_types::{ChunkId, DfsPath, DiskId, InodeId, NodeId, NodeState, ReplicaHealth, ReplicaRef};
 use tokio::time::timeout;
 
-use crate::layout::{Extent, Layout, Replica, Source};
+use crate::layout::{Extent, Layout, Replica, Source, refreshed};
 use crate::replica_read::ReadError;
 use crate::{Client, Error, FileStat};
 
+/// Attempts to explain a chunk whose replicas change meanwhile.
+const TRIES: u32 = 3;
 /// Time limit for reading the first block of a replica.
 const ASK_WITHIN: std::time::Duration = std::time::Duration::from_secs(3);
 
@@ -51,7 +55,8 @@ pub struct ExplainedReplica {
     /// Its health, as the coordinator judges it.
     pub health: ReplicaHealth,
     /// Confirmation by the node that it holds the replica; with `verify` also that every block
-    /// was read and matches its checksum. `None` when the node could not be asked.
+    /// was read and matches its checksum. `None` when the node was not asked, as the replica is doomed,
+    /// or could not be.
     pub verified: Option<bool>,
     /// Problem found, if any.
     pub problem: Option<String>,
@@ -66,13 +71,34 @@ impl Client {
             let mut chunks = Vec::new();
             let mut problems = Vec::new();
             while let Some(extent) = layout.next(self).await? {
-                let chunk = self.explain_chunk(extent, verify).await;
+                let chunk = self.explain_current(layout.stat.inode, extent, verify).await;
                 problems.extend(problems_of(&chunk));
                 chunks.push(chunk);
             }
             Ok(Explanation { stat: layout.stat, chunks, problems })
         })
         .await
+    }
+
+    /// Explains a chunk. A replica with a problem may have been moved or dropped since the file was
+    /// opened, and is explained only if it is still recorded.
+    async fn explain_current(
+        &self,
+        inode: InodeId,
+        mut extent: Extent,
+        verify: bool,
+    ) -> ExplainedChunk {
+        for _ in 1..TRIES {
+            let chunk = self.explain_chunk(extent.clone(), verify).await;
+            if chunk.replicas.iter().all(|replica| replica.problem.is_none()) {
+                return chunk;
+            }
+            match refreshed(self, &inode.to_string(), inode, &extent).await {
+                Ok(current) if names(&current) != names(&extent) => extent = current,
+                _ => return chunk,
+            }
+        }
+        self.explain_chunk(extent, verify).await
     }
 
     async fn explain_chunk(&self, extent: Extent, verify: bool) -> ExplainedChunk {
@@ -92,6 +118,8 @@ impl Client {
     ) -> ExplainedReplica {
         let source = replica.source();
         let looked = match &source {
+            // It is not needed, whether it is still there or not.
+            _ if replica.health == ReplicaHealth::Doomed => Look::Doomed,
             None => Look::Unknown("the coordinator knows no address of the node".to_owned()),
             // The good blocks of a bad replica tell nothing about it.
             Some(_)
@@ -112,6 +140,7 @@ impl Client {
             Look::Good => (Some(true), None),
             Look::Bad(problem) => (Some(false), Some(problem)),
             Look::Unknown(problem) => (None, Some(problem)),
+            Look::Doomed => (None, None),
         };
         ExplainedReplica {
             node: replica.node,
@@ -156,6 +185,12 @@ enum Look {
     Good,
     Bad(String),
     Unknown(String),
+    Doomed,
+}
+
+/// Returns the recorded replicas, in any order.
+fn names(extent: &Extent) -> BTreeSet<ReplicaRef> {
+    extent.replicas.iter().map(|replica| replica.name).collect()
 }
 
 fn problems_of(chunk: &ExplainedChunk) -> Vec<String> {
@@ -165,7 +200,9 @@ fn problems_of(chunk: &ExplainedChunk) -> Vec<String> {
         Some(format!("chunk {id} on node {}: {problem}", replica.node))
     };
     let mut problems: Vec<String> = chunk.replicas.iter().filter_map(of_replica).collect();
-    let good = chunk.replicas.iter().filter(|replica| replica.problem.is_none()).count();
+    let is_good =
+        |replica: &&ExplainedReplica| replica.problem.is_none() && replica.health.is_durable();
+    let good = chunk.replicas.iter().filter(is_good).count();
     if good < chunk.wanted as usize {
         problems.push(format!("chunk {id} has {good} good replicas of {} wanted", chunk.wanted));
     }

@@ -103,6 +103,7 @@ mod coordinators;
 mod du;
 mod error;
 mod explain;
+mod file_replication;
 mod get_to_file;
 mod in_progress;
 mod layout;
@@ -144,6 +145,7 @@ pub use builder::{Client, ClientBuilder, Components};
 pub use du::{DiskUsage, Usage};
 pub use error::Error;
 pub use explain::{ExplainedChunk, ExplainedReplica, Explanation};
+pub use file_replication::FileReplication;
 pub use listing::Listing;
 pub use model::{AttributeChanges, Entry, FileStat, Follow};
 pub use options::{

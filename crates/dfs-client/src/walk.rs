@@ -65,9 +65,19 @@ impl Client {
     /// # }
     /// ```
     pub fn walk(&self, path: &DfsPath) -> Walk {
+        self.walk_top(path, Follow::No)
+    }
+
+    /// Walks a path and everything below it. If the path itself is a symlink, its target is the top,
+    /// under the name of the symlink.
+    pub fn walk_resolved(&self, path: &DfsPath) -> Walk {
+        self.walk_top(path, Follow::Yes)
+    }
+
+    fn walk_top(&self, path: &DfsPath, follow: Follow) -> Walk {
         let (client, path) = (self.clone(), path.clone());
         let top = async move {
-            let stat = client.stat(&path, Follow::No).await?;
+            let stat = client.stat(&path, follow).await?;
             Ok(WalkEntry { path, depth: 0, stat })
         };
         Walk { client: self.clone(), top: Some(top.boxed()), levels: Vec::new() }

@@ -4,7 +4,7 @@ use std::ffi::OsString;
 
 use clap::Args;
 use dfs_client::{ExplainedChunk, ExplainedReplica, Explanation};
-use dfs_types::{ByteSize, DfsPath, ErrorCode, counted};
+use dfs_types::{ByteSize, DfsPath, ErrorCode, ReplicaHealth, counted};
 
 use super::stat::replication_origin;
 use crate::context::Context;
@@ -102,6 +102,7 @@ fn place(replica: &ExplainedReplica) -> String {
 
 fn word(replica: &ExplainedReplica, verify: bool) -> String {
     match (&replica.problem, verify) {
+        _ if replica.health == ReplicaHealth::Doomed => "waiting for deletion".to_owned(),
         (Some(problem), _) => format!("PROBLEM: {problem}"),
         (None, true) => "every block verified".to_owned(),
         (None, false) => "there".to_owned(),

@@ -164,7 +164,7 @@ fn rate(text: &str) -> std::result::Result<WorkerChange, String> {
 }
 
 /// Parses `90s`, `15m`, `2h` or `1d`.
-fn duration(text: &str) -> std::result::Result<Duration, String> {
+pub(super) fn duration(text: &str) -> std::result::Result<Duration, String> {
     let wrong = || format!("{text:?} is not a duration: use a number with s, m, h or d");
     let unit = text.chars().next_back().ok_or_else(wrong)?;
     let seconds = match unit {

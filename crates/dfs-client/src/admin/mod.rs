@@ -47,12 +47,13 @@ pub struct Admin {
 pub struct Replication {
     /// Replicas of each chunk, 1 to 16.
     pub factor: u32,
-    /// Durable replicas required to acknowledge a write, 1 to `factor`; `None` for a majority.
+    /// Durable replicas required to acknowledge a write, 1 to `factor`. `None` for a majority, or, for
+    /// a path, for the number of the cluster, if it has one.
     pub min_write: Option<u32>,
 }
 
 impl Replication {
-    /// Sets the number of replicas; a majority must be durable to acknowledge a write.
+    /// Sets the number of replicas, without a number of durable ones.
     pub fn new(factor: u32) -> Self {
         Self { factor, min_write: None }
     }
@@ -116,8 +117,8 @@ impl Admin {
 
     /// Sets how many replicas a file gets, or everything below a directory; `None` for the default of
     /// the cluster. New files get them from the returned revision on, existing ones in the background.
-    /// Without [`Replication::min_write`], writes need as many durable replicas as by default. A symlink
-    /// is followed.
+    /// Without [`Replication::min_write`], writes need [`ClusterStatus::min_write_for`] durable replicas.
+    /// A symlink is followed.
     pub async fn set_replication_of(
         &self,
         cluster: ClusterId,

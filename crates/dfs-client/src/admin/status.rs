@@ -22,8 +22,14 @@ pub struct ClusterStatus {
     pub revision: Revision,
     /// Replicas that new files get.
     pub replication_factor: u32,
-    /// Durable replicas required to acknowledge a write.
+    /// Durable replicas required to acknowledge a write of a file with the default replication.
     pub min_write_replicas: u32,
+    /// Whether that number was set, so that it holds for paths without a number of their own, too. If
+    /// not, a write needs a majority of the replicas of the file.
+    pub is_min_write_set: bool,
+    /// Whether a change of replication is not applied to the records of all existing files. Replicas
+    /// are built and dropped after that.
+    pub is_replication_changing: bool,
     /// Every member node.
     pub nodes: Vec<NodeStatus>,
     /// Health of the data; `None` until the worker lease's holder has counted it.
@@ -137,6 +143,8 @@ impl ClusterStatus {
             revision: Revision(0),
             replication_factor: 3,
             min_write_replicas: 2,
+            is_min_write_set: false,
+            is_replication_changing: false,
             nodes: Vec::new(),
             replication: None,
             reconciliation: ReconciliationStatus::default(),
@@ -159,6 +167,8 @@ impl ClusterStatus {
             revision: Revision(status.revision),
             replication_factor: status.replication_factor,
             min_write_replicas: status.min_write_replicas,
+            is_min_write_set: status.is_min_write_set,
+            is_replication_changing: status.is_replication_changing,
             nodes: nodes.collect::<Result<_, _>>()?,
             replication: counts.map(|counts| ReplicationStatus {
                 chunks: counts.chunks,
@@ -191,6 +201,12 @@ impl ClusterStatus {
     /// Capacity of the working disks of all nodes in bytes, except lost ones.
     pub fn capacity(&self) -> u64 {
         sum(self.counted(), NodeStatus::capacity)
+    }
+
+    /// Durable replicas required to acknowledge a write of a file that wants so many replicas, and was
+    /// not given a number of its own.
+    pub fn min_write_for(&self, replicas: u32) -> u32 {
+        if self.is_min_write_set { self.min_write_replicas.min(replicas) } else { replicas / 2 + 1 }
     }
 
     /// Free bytes on those disks.

@@ -74,6 +74,10 @@ async fn each_problem_is_reported() {
     cluster.state().replica_health.insert((chunk, NodeId(3)), v1::ReplicaHealth::Bad);
     let (verified, problem, _) = verdict(false, 3).await;
     assert_eq!((verified, problem.as_str()), (Some(false), "recorded as bad"));
+    cluster.state().replica_health.insert((chunk, NodeId(3)), v1::ReplicaHealth::Doomed);
+    let (verified, problem, problems) = verdict(false, 3).await;
+    assert_eq!((verified, problem.as_str()), (None, ""), "waiting for deletion is no problem");
+    assert_eq!(problems, [format!("chunk {chunk} has 2 good replicas of 3 wanted")]);
     cluster.state().replica_health.clear();
 
     cluster.world.stored.lock().unwrap().remove(&(NodeId(3), chunk));

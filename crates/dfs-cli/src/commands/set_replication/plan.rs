@@ -1,67 +1,29 @@
-//! `dfs set-replication`.
+//! What a change means for existing files.
 
-use std::ffi::OsString;
 use std::time::Duration;
 
-use clap::Args;
-use dfs_client::{ClusterStatus, Replication};
-use dfs_types::{ByteSize, DfsPath, ErrorCode, FileKind, NodeState, counted};
+use dfs_client::{ClusterStatus, Follow};
+use dfs_types::{ByteSize, DfsPath, FileKind, NodeState, counted};
 use futures_util::StreamExt as _;
 use serde_json::{Value, json};
 
-use crate::confirmation::Confirmation;
 use crate::context::Context;
-use crate::error::{Error, Result, remote_path};
+use crate::error::Result;
 use crate::output::span_text;
 use crate::printable::printable;
 
-/// Entries counted for the plan, at most.
+/// Entries counted, at most.
 const ENTRIES_MAX: u64 = 1_000_000;
-
-/// Arguments of `dfs set-replication`.
-#[derive(Debug, Args)]
-#[command(after_help = "\
-New files have the number at once. Existing ones get it in the background, rate-limited: `dfs worker
-list` shows the progress (policy, repair, trim), `dfs explain` the replicas of a file. A number set for
-a directory holds for everything below it, replaces numbers set there before, and stays with what is
-moved elsewhere. --default is for everything without a number of its own.
-
-More replicas than datanodes are accepted: each datanode then holds one, and `dfs status` counts the
-chunks as under-replicated. Prints the plan and asks; exits with 2 when nobody can confirm.
-
-Examples:
-  dfs set-replication /scratch 2
-  dfs set-replication /ledger 5 --min-write 3 --yes
-  dfs set-replication /scratch --reset
-  dfs set-replication --default 3")]
-pub(crate) struct SetReplicationArgs {
-    /// A file, or a directory with everything below it.
-    #[arg(required_unless_present = "default", conflicts_with = "default")]
-    path: Option<OsString>,
-    /// Replicas of each byte, 1 to 16.
-    #[arg(value_name = "N", required_unless_present_any = ["default", "reset"],
-          conflicts_with_all = ["default", "reset"], value_parser = clap::value_parser!(u32).range(1..=16))]
-    replicas: Option<u32>,
-    /// Set the default of the cluster.
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=16))]
-    default: Option<u32>,
-    /// Return PATH to the default of the cluster.
-    #[arg(long, conflicts_with_all = ["default", "min_write"])]
-    reset: bool,
-    /// Durable replicas that a write needs; by default a majority, for a PATH as many as elsewhere.
-    #[arg(long, value_name = "M", value_parser = clap::value_parser!(u32).range(1..=16))]
-    min_write: Option<u32>,
-    #[command(flatten)]
-    confirmation: Confirmation,
-}
 
 /// What a change means for existing files.
 #[derive(Debug, Default, PartialEq, Eq)]
-struct Plan {
+pub(super) struct Plan {
     /// Files whose number of replicas changes.
     files: u64,
     bytes_to_write: u64,
     bytes_to_free: u64,
+    /// Durable replicas that a write needs.
+    min_write: u32,
     /// Set if not everything was counted.
     is_partial: bool,
     /// Free bytes of the cluster.
@@ -90,7 +52,7 @@ impl Plan {
         self.bytes_to_free = self.bytes_to_free.saturating_add(less);
     }
 
-    fn lines(&self, what: &str) -> Vec<String> {
+    pub(super) fn lines(&self, what: &str) -> Vec<String> {
         let least = if self.is_partial { "at least " } else { "" };
         let files = counted(self.files, "file");
         let (write, free) = (ByteSize(self.bytes_to_write), ByteSize(self.bytes_to_free));
@@ -111,15 +73,18 @@ impl Plan {
         if self.bytes_to_free > 0 {
             lines.push(format!("  {least}{free} to free"));
         }
+        let needed = counted(self.min_write.into(), "durable replica");
+        lines.push(format!("  a write needs {needed}"));
         lines.extend(self.warnings.iter().map(|warning| format!("  warning: {warning}")));
         lines
     }
 
-    fn document(&self) -> Value {
+    pub(super) fn document(&self) -> Value {
         json!({
             "files": self.files,
             "bytes_to_write": self.bytes_to_write,
             "bytes_to_free": self.bytes_to_free,
+            "min_write_replicas": self.min_write,
             "is_partial": self.is_partial,
             "room": self.room,
             "fits": self.fits(),
@@ -130,53 +95,9 @@ impl Plan {
     }
 }
 
-pub(crate) async fn run(args: SetReplicationArgs, cx: &Context) -> Result<()> {
-    let path = args.path.as_deref().map(remote_path).transpose()?;
-    let status = cx.client.admin().status().await?;
-    let wanted = args.default.or(args.replicas).unwrap_or(status.replication_factor);
-    let min_write = match args.min_write {
-        Some(min) if min > wanted => {
-            let message = format_args!("--min-write is at most the {wanted} replicas, not {min}");
-            return Err(Error::new(ErrorCode::InvalidArgument, message));
-        }
-        Some(min) => min,
-        None if args.default.is_some() => wanted / 2 + 1,
-        None => status.min_write_replicas.min(wanted),
-    };
-    let plan = plan(path.as_ref(), wanted, min_write, &status, cx).await?;
-    let what = match &path {
-        Some(path) => format!("{path}: {}", counted(wanted.into(), "replica")),
-        None => format!("default of the cluster: {}", counted(wanted.into(), "replica")),
-    };
-    for line in plan.lines(&what) {
-        cx.out.say(line);
-    }
-    args.confirmation.ask("Change the replication?", cx).await?;
-    let mut replication = Replication::new(wanted);
-    if let Some(min) = args.min_write {
-        replication = replication.min_write(min);
-    }
-    let (admin, cluster) = (cx.client.admin(), status.cluster);
-    let revision = match &path {
-        None => admin.set_replication(cluster, replication).await?,
-        Some(path) => {
-            let replication = (!args.reset).then_some(replication);
-            admin.set_replication_of(cluster, path, replication).await?
-        }
-    };
-    cx.out.done(&json!({
-        "path": path.as_ref().map(|path| printable(path.as_bytes())),
-        "replication_factor": wanted,
-        "is_reset": args.reset,
-        "revision": revision.0,
-        "plan": plan.document(),
-    }));
-    cx.out.say(format_args!("{what}, from now on; existing files follow in the background"));
-    Ok(())
-}
-
-/// Counts what the change means for the files that exist.
-async fn plan(
+/// Counts what the change means for the files that exist. `None` stands for the default of the
+/// cluster; a symlink for its target.
+pub(super) async fn plan(
     path: Option<&DfsPath>,
     wanted: u32,
     min_write: u32,
@@ -187,13 +108,22 @@ async fn plan(
     let mut plan = Plan {
         room: status.free(),
         rate: repair.and_then(|worker| worker.rate),
+        min_write,
         ..Plan::default()
     };
     let active = |state| matches!(state, NodeState::Active | NodeState::Suspect);
     let nodes = status.nodes.iter().filter(|node| active(node.state)).count() as u64;
     plan.warnings = warnings(wanted, min_write, nodes);
+    plan.warnings.extend(running(status));
+    if let Some(path) = path {
+        let stat = cx.client.stat(path, Follow::No).await?;
+        if stat.kind == FileKind::Symlink {
+            let target = printable(&stat.symlink_target);
+            plan.warnings.push(format!("{path} is a symlink: its target, {target}, is changed"));
+        }
+    }
     let root = DfsPath::root();
-    let mut walk = cx.client.walk(path.unwrap_or(&root));
+    let mut walk = cx.client.walk_resolved(path.unwrap_or(&root));
     let mut entries = 0;
     while let Some(entry) = walk.next().await {
         let stat = match entry {
@@ -218,6 +148,19 @@ async fn plan(
     Ok(plan)
 }
 
+/// Returns what is known of an earlier change that is not complete.
+fn running(status: &ClusterStatus) -> Option<String> {
+    let is_trimming = || {
+        let trim = status.workers.iter().find(|worker| worker.name == "trim");
+        trim.is_some_and(|worker| worker.queued > 0)
+    };
+    (status.is_replication_changing || is_trimming()).then(|| {
+        "an earlier change is still being applied: the bytes above are the difference to what was set, \
+         not to the replicas that exist now; the newest change wins"
+            .to_owned()
+    })
+}
+
 /// Returns what these numbers mean in a cluster of so few datanodes.
 fn warnings(wanted: u32, min_write: u32, nodes: u64) -> Vec<String> {
     let have = counted(nodes, "datanode");
@@ -229,16 +172,16 @@ fn warnings(wanted: u32, min_write: u32, nodes: u64) -> Vec<String> {
         ));
     }
     if nodes < min_write.into() {
-        warnings.push(format!(
-            "writes need {min_write} durable replicas: new files are refused until there are as many \
-             datanodes"
-        ));
+        warnings.push(format!("new files are refused until there are {min_write} datanodes"));
     }
     warnings
 }
 
 #[cfg(test)]
 mod tests {
+    use dfs_client::WorkerStatus;
+    use dfs_types::ClusterId;
+
     use super::*;
 
     #[test]
@@ -261,6 +204,18 @@ mod tests {
         plan.is_partial = true;
         let text = plan.lines("/a").join("\n");
         assert!(text.contains("does not fit") && text.contains("at least 2 files"), "{text}");
+    }
+
+    #[test]
+    fn change_that_is_being_applied_is_named() {
+        let mut status = ClusterStatus::new(ClusterId(1));
+        status.workers = vec![WorkerStatus::new("trim")];
+        assert_eq!(running(&status), None);
+        status.workers[0].queued = 1;
+        assert!(running(&status).is_some());
+        status.workers.clear();
+        status.is_replication_changing = true;
+        assert!(running(&status).unwrap().contains("an earlier change is still being applied"));
     }
 
     #[test]
