@@ -2,6 +2,7 @@
 
 mod edges;
 mod map;
+mod metrics;
 mod modules;
 mod packages;
 mod supply;
@@ -37,6 +38,7 @@ const STEPS: &[Step] = &[
     Step { name: "workflows", again: "cargo xtask verify workflows", check: workflows::check },
     Step { name: "edges", again: "cargo xtask verify edges", check: edges::check },
     Step { name: "map", again: "cargo xtask verify map", check: map::check },
+    Step { name: "metrics", again: "cargo xtask verify metrics", check: metrics::check },
     Step { name: "supply", again: "cargo xtask verify supply", check: supply::check },
     Step { name: "vocabulary", again: "cargo xtask verify vocabulary", check: vocabulary::check },
     Step { name: "lengths", again: "cargo xtask verify lengths", check: tree::check_lengths },
