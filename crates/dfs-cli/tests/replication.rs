@@ -159,8 +159,7 @@ async fn s33_changed_replication_reaches_every_file_while_files_are_written_and_
     }
     assert!(cluster.dfs_ok(["stat", "/two"]).contains("replicas of new files: 4 (set explicitly)"));
     cluster.dfs_ok(["ln", "-s", "/two", "/link"]);
-    let mut reset =
-        vec!["set-replication", "/link", "--reset", "--yes", "--wait", "--timeout", "40s"];
+    let mut reset = vec!["set-replication", "/link", "--reset", "--yes", "--wait", "--for", "40s"];
     let through_link = cluster.dfs(&reset);
     assert_eq!(exit_code(&through_link), 0, "{}", stderr(&through_link));
     let said = stderr(&through_link);
@@ -192,7 +191,7 @@ async fn more_replicas_than_datanodes_are_accepted_with_a_warning_and_built_once
     let mut cluster = Cluster::start(binary(), Settings::default());
     let client = client(&cluster);
     put(&client, "/file", noise(1_000, 1)).await.unwrap();
-    let set = cluster.dfs(["set-replication", "/file", "4", "--yes", "--wait", "--timeout", "1s"]);
+    let set = cluster.dfs(["set-replication", "/file", "4", "--yes", "--wait", "--for", "1s"]);
     assert_eq!(exit_code(&set), 5, "{}", stderr(&set));
     assert!(
         stderr(&set).contains("/file: 1 chunk without the replicas wanted"),
@@ -207,6 +206,6 @@ async fn more_replicas_than_datanodes_are_accepted_with_a_warning_and_built_once
         sleep(Duration::from_millis(50)).await;
     }
     cluster.add_datanode();
-    cluster.dfs_ok(["set-replication", "/file", "4", "--yes", "--wait", "--timeout", "40s"]);
+    cluster.dfs_ok(["set-replication", "/file", "4", "--yes", "--wait", "--for", "40s"]);
     assert_eq!(replicas().await.chunks[0].replicas.len(), 4);
 }

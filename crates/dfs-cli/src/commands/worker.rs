@@ -178,7 +178,7 @@ pub(super) fn duration(text: &str) -> std::result::Result<Duration, String> {
     let is_number = !number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit());
     let number: u64 = is_number.then(|| number.parse().ok()).flatten().ok_or_else(wrong)?;
     match number.checked_mul(seconds) {
-        Some(0) | None => Err("a pause lasts at least a second and at most 7d".to_owned()),
+        Some(0) | None => Err("a duration is at least a second".to_owned()),
         Some(seconds) => Ok(Duration::from_secs(seconds)),
     }
 }

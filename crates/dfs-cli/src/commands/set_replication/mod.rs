@@ -21,25 +21,25 @@ use crate::printable::printable;
 /// Arguments of `dfs set-replication`.
 #[derive(Debug, Args)]
 #[command(after_help = "\
-New files have the number at once. Existing ones get it in the background, rate-limited: `dfs worker
-list` shows the progress (policy, repair, trim), `dfs explain` the replicas of a file. A number set for
-a directory holds for everything below it, replaces numbers set there before, and stays with what is
-moved elsewhere. --default is for everything without a number of its own.
+New files have the number at once. Existing ones get it in the background, rate-limited: `dfs
+worker list` shows the progress (policy, repair, trim), `dfs explain` the replicas of a file. A
+number set for a directory holds for everything below it, replaces numbers set there before, and
+stays with what is moved elsewhere. --default is for everything without a number of its own.
 
-More replicas than datanodes are accepted: each datanode then holds one, and `dfs status` counts the
-chunks as under-replicated. A symlink stands for its target.
+More replicas than datanodes are accepted: each datanode then holds one, and `dfs status` counts
+the chunks as under-replicated. A symlink stands for its target.
 
-Prints the plan and asks. Exits with 0 once the change is recorded, with --wait once every chunk has
-its replicas; with 2 when nobody can confirm, 3 when PATH does not exist, and 5 when the answer was
-no, no coordinator responds, or --timeout has passed. The change stays recorded in that case, and the
-same command waits again.
+Prints the plan and asks. Exits with 0 once the change is recorded, with --wait once every chunk
+has its replicas; with 2 when nobody can confirm, 3 when PATH does not exist, and 5 when the answer
+was no, no coordinator responds, or the time of --for is over. The change stays recorded then, and
+the same command waits again.
 
 Examples:
   dfs set-replication /scratch 2
   dfs set-replication /ledger 5 --min-write 3 --yes
   dfs set-replication /scratch --reset
   dfs set-replication --default 3
-  dfs set-replication /ledger 3 --yes --wait --timeout 2h")]
+  dfs set-replication /ledger 3 --yes --wait --for 2h")]
 pub(crate) struct SetReplicationArgs {
     /// A file, or a directory with everything below it.
     #[arg(required_unless_present = "default", conflicts_with = "default")]
@@ -62,8 +62,8 @@ pub(crate) struct SetReplicationArgs {
     #[arg(long)]
     wait: bool,
     /// Wait at most this long: a number with s, m, h or d.
-    #[arg(long, value_name = "TIME", requires = "wait", value_parser = duration)]
-    timeout: Option<Duration>,
+    #[arg(long = "for", value_name = "TIME", requires = "wait", value_parser = duration)]
+    longest: Option<Duration>,
     #[command(flatten)]
     confirmation: Confirmation,
 }
@@ -111,10 +111,8 @@ pub(crate) async fn run(args: SetReplicationArgs, cx: &Context) -> Result<()> {
         }
     };
     cx.out.say(format_args!("{what}, from now on; existing files follow in the background"));
-    let waited = match args.wait {
-        true => wait::until_settled(path.as_ref(), args.timeout, cx).await,
-        false => Ok(()),
-    };
+    let waited =
+        if args.wait { wait::until_settled(path.as_ref(), args.longest, cx).await } else { Ok(()) };
     cx.out.done(&json!({
         "path": path.as_ref().map(|path| printable(path.as_bytes())),
         "replication_factor": wanted,

@@ -19,10 +19,10 @@ const POLL: (Duration, Duration) = (Duration::from_millis(200), Duration::from_s
 /// they appear; what is deleted meanwhile is left out.
 pub(super) async fn until_settled(
     path: Option<&DfsPath>,
-    timeout: Option<Duration>,
+    longest: Option<Duration>,
     cx: &Context,
 ) -> Result<()> {
-    let deadline = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
+    let deadline = longest.and_then(|longest| Instant::now().checked_add(longest));
     let mut poll = Poll::new(deadline, cx);
     while cx.client.admin().status().await?.is_replication_changing {
         poll.wait("the change is not recorded for all existing files yet").await?;
@@ -79,7 +79,7 @@ impl<'a> Poll<'a> {
         let what = what.to_string();
         let left = self.deadline.map(|at| at.saturating_duration_since(Instant::now()));
         if left.is_some_and(|left| left.is_zero()) {
-            let message = format_args!("the time of --timeout is over: {what}");
+            let message = format_args!("the time of --for is over: {what}");
             let hint = "`dfs worker list` shows what policy, repair and trim do or wait for";
             return Err(Error::new(ErrorCode::Unavailable, message).hint(hint));
         }
