@@ -72,6 +72,11 @@ impl Load {
         self.rests_until.is_some_and(|until| now < until)
     }
 
+    /// Returns whether builds go elsewhere, if necessary to a worse place.
+    fn is_failing(&self, now: Instant) -> bool {
+        self.failures >= FAILURES_MAX && (self.rests(now) || self.is_probed)
+    }
+
     fn room(&self, BuildQuota(quota): BuildQuota, now: Instant) -> u32 {
         if self.rests(now) || self.is_probed {
             return 0;
@@ -166,6 +171,23 @@ impl BuildSlots {
         crate::lock(&self.loads).get(&end).map_or(quota.0, |load| load.room(quota, now))
     }
 
+    /// Returns how many of those that wait for a node may go on: all, where it is not to be waited for.
+    pub(crate) fn room_for_waiting(
+        &self,
+        end: BuildEnd,
+        quota: Option<BuildQuota>,
+        now: Instant,
+    ) -> usize {
+        let loads = crate::lock(&self.loads);
+        let load = loads.get(&end);
+        // Failures are those of a target; reads of its replicas are not affected.
+        if !end.is_source && load.is_some_and(|load| load.is_failing(now)) {
+            return usize::MAX;
+        }
+        let room = |quota: BuildQuota| load.map_or(quota.0, |load| load.room(quota, now));
+        quota.map_or(usize::MAX, |quota| room(quota) as usize)
+    }
+
     /// Returns what is in flight, judged by these quotas; a node without one is full.
     pub(crate) fn in_flight(
         &self,
@@ -176,7 +198,7 @@ impl BuildSlots {
         for (BuildEnd { node, is_source }, load) in &*crate::lock(&self.loads) {
             if *is_source {
                 found.read_weights.insert(*node, load.weight);
-            } else if load.failures >= FAILURES_MAX && load.rests(now) {
+            } else if load.is_failing(now) {
                 found.failing.insert(*node);
             } else if quota(*node).is_none_or(|quota| load.room(quota, now) == 0) {
                 found.full.insert(*node);
@@ -326,9 +348,29 @@ mod tests {
         }
         assert!(slots.in_flight(|_| Some(ONE), now).failing.is_empty(), "it is tried again");
         let slot = slots.take(target, None, 1, now).unwrap();
+        let failing = slots.in_flight(|_| Some(ONE), now).failing;
+        assert!(failing.contains(&NodeId(1)), "nothing waits for the outcome");
         slot.target_works();
         drop(slot);
         assert_eq!(slots.room(end, ONE, now), 16);
+    }
+
+    #[test]
+    fn chunks_wait_for_a_full_source_although_it_fails_as_a_target() {
+        let (slots, now) = (BuildSlots::default(), Instant::now());
+        let _reads = take(&slots, (2, 1), 16).unwrap();
+        let mut at = now;
+        for _ in 0..FAILURES_MAX {
+            slots.take((NodeId(1), ONE), None, 1, at).unwrap().target_failed(at);
+            at += REST.1;
+        }
+        let failed = at - REST.1;
+        let room = |end| slots.room_for_waiting(end, Some(ONE), failed);
+        assert_eq!(room(BuildEnd::source(NodeId(1))), 0);
+        assert_eq!(room(BuildEnd::target(NodeId(1))), usize::MAX, "others are chosen");
+        assert_eq!(room(BuildEnd::target(NodeId(2))), 0);
+        assert_eq!(room(BuildEnd::source(NodeId(2))), 16);
+        assert_eq!(slots.room_for_waiting(BuildEnd::source(NodeId(1)), None, at), usize::MAX);
     }
 
     #[tokio::test(start_paused = true)]

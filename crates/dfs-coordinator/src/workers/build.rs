@@ -37,8 +37,10 @@ pub(super) async fn build(
         for (source, why) in build.failed {
             warn!(%chunk, %target, %source, why, "a source of a replica failed");
         }
+        // Without an outcome no source delivered, which says nothing about the target.
+        let outcome = build.outcome?;
         slot.target_works();
-        match build.outcome? {
+        match outcome {
             BuildOutcome::Built(built) => return Some(built),
             BuildOutcome::Existing(found) => {
                 if replaces.contains(&found) || !may_replace(core, chunk, found, target).await {

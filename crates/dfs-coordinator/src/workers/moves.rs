@@ -142,13 +142,12 @@ impl Mover {
         }
     }
 
-    /// Returns what this kind of move may occupy of a node.
+    /// Returns what this kind of move may occupy of a node: not all of it where repair may want some.
     fn quota(&self, node: NodeId) -> Option<BuildQuota> {
         let quota = self.core.registry().build_quota(node)?;
-        Some(match self.reason {
-            MoveReason::Rebalance | MoveReason::Zone => quota.half(),
-            _ => quota,
-        })
+        let can_wait = matches!(self.reason, MoveReason::Rebalance | MoveReason::Zone);
+        let leaves_some = can_wait || self.core.background.is_repairing();
+        Some(if leaves_some { quota.half() } else { quota })
     }
 
     /// Chooses a node without a replica of the chunk; one in another zone than the replicas that

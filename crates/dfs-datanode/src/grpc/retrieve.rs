@@ -18,6 +18,9 @@ use crate::node::Node;
 
 /// Time that a read waits for others to end.
 const WAIT: Duration = Duration::from_secs(2);
+/// Time that a read for a build waits: large ones before it take seconds. Shorter than its reader
+/// waits for a frame.
+const WAIT_FOR_BUILDS: Duration = Duration::from_secs(8);
 /// Frames read ahead of the connection.
 const FRAMES_AHEAD: usize = 2;
 
@@ -34,12 +37,12 @@ pub(super) async fn run(
         return Err(Error::Busy("reads"));
     };
     let replica = node.find(replica).await?;
-    let (permits, weight) = if for_build {
-        (&node.build_reads, build_weight(replica.length))
+    let (permits, weight, wait) = if for_build {
+        (&node.build_reads, build_weight(replica.length), WAIT_FOR_BUILDS)
     } else {
-        (&node.reads, 1)
+        (&node.reads, 1, WAIT)
     };
-    let permit = timeout(WAIT, permits.clone().acquire_many_owned(weight)).await;
+    let permit = timeout(wait, permits.clone().acquire_many_owned(weight)).await;
     let permit = permit.ok().and_then(Result::ok).ok_or(Error::Busy("reads"))?;
     let (offset, length) = (request.offset, replica.length);
     if offset >= length {

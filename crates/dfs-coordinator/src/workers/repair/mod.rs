@@ -354,20 +354,9 @@ impl Repair {
     fn unpark(&mut self) {
         let now = Instant::now();
         let builds = &self.core.background.builds;
-        let waited_for = self.queue.waited_for();
-        if waited_for.is_empty() {
-            return;
-        }
-        let failing = builds.in_flight(|_| None, now).failing;
-        for end in waited_for {
+        for end in self.queue.waited_for() {
             let quota = self.core.registry().build_quota(end.node);
-            let room = match quota {
-                Some(quota) if !failing.contains(&end.node) => {
-                    builds.room(end, quota, now) as usize
-                }
-                // Others are chosen.
-                _ => usize::MAX,
-            };
+            let room = builds.room_for_waiting(end, quota, now);
             self.queue.unpark(end, room);
         }
     }

@@ -14,6 +14,9 @@ use crate::build_slots::BuildEnd;
 /// Pause of a chunk after a failed repair, and the longest one: doubled with each further failure.
 const REST: (Duration, Duration) = (Duration::from_secs(2), Duration::from_secs(64));
 
+/// Resting chunks considered to make room for one that is more urgent.
+const RESTING_CONSIDERED: usize = 16;
+
 /// Need of a chunk, derived from its health. Ordered by urgency: fewest spare parts first, then
 /// fewest parts that stay; chunks without a good replica come last.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -39,6 +42,10 @@ impl RepairNeed {
         let is_scattered = health.is_missing() && health.replicas.contains(&ReplicaHealth::Bad);
         let (urgency, lacks, bad) = (health.urgency(), health.lacks(), health.bad);
         Some(Self { is_scattered, urgency, lacks, bad, length: chunk.seal.length })
+    }
+
+    fn rank(self) -> (bool, (i16, i16)) {
+        (self.is_scattered, self.urgency)
     }
 
     fn is_missing(self) -> bool {
@@ -184,6 +191,11 @@ impl RepairQueue {
             if let Some(end) = self.waits_for.get(&chunk).copied() {
                 self.leave(end, (old, chunk));
             }
+            // Its failures were those of a chunk that could wait.
+            if need.is_some_and(|need| need.rank() < old.rank()) {
+                self.end_rest(chunk);
+                self.failures.remove(&chunk);
+            }
         }
         let Some(need) = need.filter(|need| !need.needs_nothing()) else {
             self.failures.remove(&chunk);
@@ -212,12 +224,19 @@ impl RepairQueue {
     /// Makes room for a need by dropping one that is less urgent. Returns whether there was one.
     fn evict_for(&mut self, need: RepairNeed) -> bool {
         let is_less_urgent = |(last, _): &(RepairNeed, ChunkId)| *last > need;
-        let ready = self.ready.last().copied().filter(is_less_urgent);
+        let ready = || self.ready.last().copied();
         let parked = || self.parked.values().filter_map(BTreeSet::last).max().copied();
-        let Some((last, chunk)) = ready.or_else(|| parked().filter(is_less_urgent)) else {
+        let resting = || {
+            let longest = self.resting.iter().rev().take(RESTING_CONSIDERED);
+            longest.filter_map(|(_, id)| Some((*self.abnormal.get(id)?, *id))).max()
+        };
+        let found = ready().filter(is_less_urgent);
+        let found = found.or_else(|| parked().filter(is_less_urgent));
+        let Some((last, chunk)) = found.or_else(|| resting().filter(is_less_urgent)) else {
             return false;
         };
         self.ready.remove(&(last, chunk));
+        self.end_rest(chunk);
         if let Some(end) = self.waits_for.get(&chunk).copied() {
             self.leave(end, (last, chunk));
         }
@@ -320,6 +339,12 @@ impl RepairQueue {
             self.rests_until.insert(chunk, again);
         } else {
             self.failures.remove(&chunk);
+        }
+    }
+
+    fn end_rest(&mut self, chunk: ChunkId) {
+        if let Some(until) = self.rests_until.remove(&chunk) {
+            self.resting.remove(&(until, chunk));
         }
     }
 

@@ -211,3 +211,38 @@ fn waiting_chunks_make_room_for_an_urgent_one_and_are_woken_by_changes() {
     queue.wake();
     assert_eq!(queue.take(now, false).map(|(chunk, _)| chunk), Some(ChunkId(1)));
 }
+
+#[test]
+fn chunk_that_becomes_urgent_does_not_rest() {
+    let now = Instant::now();
+    let mut queue = RepairQueue::new(10);
+    queue.set(ChunkId(1), Some(need(2, 0)));
+    for _ in 0..5 {
+        queue.take(now + Duration::from_hours(1), false);
+        queue.fail(ChunkId(1), Some(need(2, 0)), now);
+    }
+    assert_eq!(queue.take(now, false), None);
+    queue.set(ChunkId(1), Some(need(1, 0)));
+    assert_eq!(queue.take(now, false).map(|(chunk, _)| chunk), Some(ChunkId(1)));
+    queue.fail(ChunkId(1), Some(need(1, 0)), now);
+    assert!(queue.take(now + REST.0, false).is_some(), "a first failure");
+}
+
+#[test]
+fn resting_chunk_makes_room_for_an_urgent_one() {
+    let now = Instant::now();
+    let mut queue = RepairQueue::new(2);
+    for id in [1, 2] {
+        queue.set(ChunkId(id), Some(need(2, 0)));
+        queue.take(now, false);
+        queue.finish(ChunkId(id), Some(need(2, 0)), now + Duration::from_mins(1));
+    }
+    queue.set(ChunkId(3), Some(need(2, 0)));
+    assert_eq!(queue.take(now, false), None, "no more urgent than the others");
+    queue.set(ChunkId(4), Some(need(1, 0)));
+    assert_eq!(queue.take(now, false).map(|(chunk, _)| chunk), Some(ChunkId(4)));
+    assert_eq!((queue.len(), queue.counts().under_replicated), (2, 4), "none is forgotten");
+    let later = now + Duration::from_mins(1);
+    assert!(queue.take(later, false).is_some());
+    assert_eq!(queue.take(later, false), None);
+}
