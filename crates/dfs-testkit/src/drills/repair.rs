@@ -7,10 +7,12 @@
 
 use std::fmt;
 use std::ops::Range;
-use std::path::PathBuf;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use dfs_client::{Client, ReplicationStatus, WorkerChange};
+use dfs_client::{Client, ClusterStatus, NodeStatus, WorkerChange};
+use dfs_types::NodeState;
 use rustix::process::Signal;
 use tokio::runtime::Runtime;
 
@@ -20,7 +22,7 @@ use crate::process::{Cluster, Settings, wait_until};
 
 /// Time within which everything must be repaired.
 const REPAIRED_WITHIN: Duration = Duration::from_mins(20);
-/// Time within which a change of the lost disks must be noticed.
+/// Time within which the loss or return of a node must be noticed.
 const NOTICED_WITHIN: Duration = Duration::from_mins(2);
 /// Time within which a user's turn must end.
 const TURN_WITHIN: Duration = Duration::from_secs(30);
@@ -48,9 +50,11 @@ pub struct Options {
 pub struct Loss {
     /// Number of chunks that it held.
     pub chunks: u64,
-    /// Number of their bytes that repair built.
+    /// Number of bytes of its disk that they took.
+    pub held: u64,
+    /// Number of bytes of the replicas that repair built.
     pub bytes: u64,
-    /// Time from the moment at which its loss was noticed until all chunks were repaired.
+    /// Time from the moment at which it was lost and that was counted until all chunks were repaired.
     pub time: Duration,
 }
 
@@ -86,12 +90,6 @@ impl Report {
         let per_chunk = |loss: Loss| loss.time.as_secs_f64() / loss.chunks as f64;
         per_chunk(self.whole) / per_chunk(self.quarter)
     }
-
-    /// Returns the bytes for a chunk of the large loss, relative to that of the small one.
-    pub fn growth_of_bytes(&self) -> f64 {
-        let per_chunk = |loss: Loss| loss.bytes as f64 / loss.chunks as f64;
-        per_chunk(self.whole) / per_chunk(self.quarter)
-    }
 }
 
 impl fmt::Display for Loss {
@@ -99,8 +97,9 @@ impl fmt::Display for Loss {
         let seconds = self.time.as_secs_f64();
         write!(
             f,
-            "{} chunks, {} MiB: {seconds:.1} s, {:.0} chunks/s, {:.0} MiB/s",
+            "{} chunks, {} MiB on disk, {} MiB built: {seconds:.1} s, {:.0} chunks/s, {:.0} MiB/s",
             self.chunks,
+            self.held >> 20,
             self.bytes >> 20,
             self.chunks as f64 / seconds,
             self.bytes as f64 / f64::from(1 << 20) / seconds,
@@ -123,7 +122,6 @@ impl fmt::Display for Report {
         let share = self.disk.time().as_secs_f64() / self.whole.time.as_secs_f64();
         writeln!(f, "speed of the latter, relative to the disk: {share:.2}")?;
         writeln!(f, "time for a chunk, all to a quarter: {:.2}", self.growth())?;
-        writeln!(f, "bytes for a chunk, all to a quarter: {:.2}", self.growth_of_bytes())?;
         writeln!(f, "{} changes of the lost disks: {:.1} turns", self.changes, self.turns)?;
         writeln!(f, "default rate beside users: {}", self.beside_users)?;
         write!(
@@ -242,23 +240,36 @@ impl Drill {
         self.runtime.block_on(set).map(drop).map_err(|error| format!("setting repair: {error}"))
     }
 
-    fn replication(&self) -> Option<ReplicationStatus> {
-        self.runtime.block_on(self.client.admin().status()).ok()?.replication
+    fn status(&self) -> Option<ClusterStatus> {
+        self.runtime.block_on(self.client.admin().status()).ok()
     }
 
-    /// Waits until chunks lack replicas because nodes are lost, or until none does.
-    fn wait(&self, are_lacking: bool, within: Duration) -> Result<(), String> {
-        let mut seen = None;
-        let is_it = wait_until(within, || {
-            seen = self.replication();
-            let lacking = seen.as_ref().map(|seen| seen.under_replicated + seen.missing);
-            lacking.is_some_and(|lacking| (lacking > 0) == are_lacking)
+    /// Waits until a datanode is, or is not, lost, and all chunks are counted accordingly.
+    fn wait_until_lost(&self, address: &str, is_lost: bool) -> Result<(), String> {
+        let is_it = wait_until(NOTICED_WITHIN, || {
+            self.status().is_some_and(|status| {
+                let node = status.nodes.iter().find(|node| node.address == address);
+                let is_as_expected = |node: &NodeStatus| {
+                    if is_lost {
+                        node.state == NodeState::Lost
+                    } else {
+                        node.state == NodeState::Active
+                    }
+                };
+                node.is_some_and(is_as_expected) && status.replication.is_some()
+            })
         });
-        match (is_it, are_lacking) {
-            (true, _) => Ok(()),
-            (false, true) => Err(format!("no loss was noticed within {within:?}: {seen:?}")),
-            (false, false) => Err(format!("not repaired within {within:?}: {seen:?}")),
-        }
+        let change = if is_lost { "loss" } else { "return" };
+        is_it.then_some(()).ok_or_else(|| format!("the {change} of a node was not noticed"))
+    }
+
+    fn wait_until_repaired(&self) -> Result<(), String> {
+        let mut seen = None;
+        let is_repaired = wait_until(REPAIRED_WITHIN, || {
+            seen = self.status().and_then(|status| status.replication);
+            seen.as_ref().is_some_and(|seen| seen.under_replicated + seen.missing == 0)
+        });
+        is_repaired.then_some(()).ok_or_else(|| format!("not repaired in time: {seen:?}"))
     }
 
     fn moved_bytes(&self) -> u64 {
@@ -274,21 +285,21 @@ impl Drill {
     /// begins.
     fn lose_noticed(&mut self, node: usize, noticed: impl FnOnce()) -> Result<Loss, String> {
         let address = self.cluster.datanodes[node].address().to_owned();
-        let status = self.runtime.block_on(self.client.admin().status());
-        let status = status.map_err(|error| format!("the status is not available: {error}"))?;
+        let status = self.status().ok_or("the status is not available")?;
         let held = status.nodes.iter().find(|held| held.address == address);
         let chunks = held.ok_or("the node is not in the status")?.chunks();
         let before = self.moved_bytes();
         self.cluster.datanodes[node].kill();
-        self.wait(true, NOTICED_WITHIN)?;
+        self.wait_until_lost(&address, true)?;
         noticed();
         let started = Instant::now();
-        self.wait(false, REPAIRED_WITHIN)?;
+        self.wait_until_repaired()?;
         let time = started.elapsed();
         let disk = self.cluster.disk(node);
+        let held = allocated(&disk).map_err(|error| format!("{}: {error}", disk.display()))?;
         let removed = std::fs::remove_dir_all(&disk);
         removed.map_err(|error| format!("{}: {error}", disk.display()))?;
-        Ok(Loss { chunks, bytes: self.moved_bytes() - before, time })
+        Ok(Loss { chunks, held, bytes: self.moved_bytes() - before, time })
     }
 
     /// Starts an empty datanode.
@@ -301,18 +312,34 @@ impl Drill {
     /// chunks repair took meanwhile.
     fn change(&self, node: usize, times: usize) -> Result<f64, String> {
         self.set(WorkerChange::Pause(PAUSE))?;
-        let chunks = self.replication().ok_or("the status is not available")?.chunks;
+        let status = self.status().and_then(|status| status.replication);
+        let chunks = status.ok_or("the status is not available")?.chunks;
         let swept = || self.cluster.coordinator.metric("dfs_coordinator_swept_chunks_total", "");
         let before = swept();
+        let datanode = &self.cluster.datanodes[node];
         for _ in 0..times / 2 {
-            self.cluster.datanodes[node].signal(Signal::STOP);
-            let lost = self.wait(true, NOTICED_WITHIN);
-            self.cluster.datanodes[node].signal(Signal::CONT);
+            datanode.signal(Signal::STOP);
+            let lost = self.wait_until_lost(datanode.address(), true);
+            datanode.signal(Signal::CONT);
             lost?;
-            self.wait(false, NOTICED_WITHIN)?;
+            self.wait_until_lost(datanode.address(), false)?;
         }
         let turns = (swept() - before) / chunks.max(1) as f64;
         self.set(WorkerChange::Resume)?;
         Ok(turns)
     }
+}
+
+/// Returns the bytes that the files below a directory take.
+fn allocated(folder: &Path) -> std::io::Result<u64> {
+    let mut bytes = 0;
+    for entry in std::fs::read_dir(folder)? {
+        let entry = entry?;
+        bytes += if entry.file_type()?.is_dir() {
+            allocated(&entry.path())?
+        } else {
+            entry.metadata()?.blocks() * 512
+        };
+    }
+    Ok(bytes)
 }
