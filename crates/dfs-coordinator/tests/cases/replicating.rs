@@ -217,7 +217,7 @@ impl ForwardingEngine for Refusing {
     }
 
     async fn forward_commits(&self, commits: Vec<Commit>) -> Result<Vec<Outcome>, EngineError> {
-        let refused = self.refused.lock().unwrap().map(|chunk| chunk.to_bytes());
+        let refused = self.refused.lock().unwrap().map(ChunkId::to_bytes);
         let is_refused = |write: &Write| {
             let key = write.key();
             key.starts_with(b"k/") && refused.is_some_and(|chunk| key.ends_with(&chunk))

@@ -81,7 +81,7 @@ impl Fixture {
     async fn mislabel(&self, (id, chunk): &(ChunkId, Chunk), policy: u32, copies: u8) {
         let mut tx = self.namespace.begin().await.unwrap();
         let redundancy = Redundancy::Replicated { copies };
-        tx.put_chunk(*id, Some(chunk), Some(&Chunk { policy, redundancy, ..chunk.clone() }));
+        tx.put_chunk(*id, Some(chunk), Some(&Chunk { redundancy, policy, ..chunk.clone() }));
         self.namespace.commit(tx).await.unwrap();
     }
 
