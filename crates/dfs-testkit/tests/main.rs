@@ -78,7 +78,7 @@ fn seeds_of_the_revision_find_no_violation() {
     let counts = faults.all();
     assert!(counts.iter().all(|count| *count >= 2), "too few faults: {faults}");
     let DamageCounts { flips, losses, absences, rewinds, replacements } = damage;
-    let is_enough = flips >= 10 && losses >= 10 && absences.min(rewinds).min(replacements) >= 2;
+    let is_enough = flips >= 10 && losses >= 5 && absences + rewinds + replacements >= 3;
     assert!(is_enough, "too little damage: {damage}");
 }
 

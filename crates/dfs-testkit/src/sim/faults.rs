@@ -234,7 +234,11 @@ impl Faults {
                 self.suffered.insert(host);
                 self.machines[host].disks.fail(Path::new(disk), operation, EIO);
             }
-            Event::NoErrors { host } => self.machines[host].disks.heal(),
+            Event::NoErrors { host } => {
+                self.machines[host].disks.heal();
+                // A server that could not start meanwhile is started again, as a supervisor does.
+                self.machines[host].start(sim);
+            }
             Event::Hang { host, disk } => {
                 self.suffered.insert(host);
                 self.machines[host].stalls.stall(disk);
