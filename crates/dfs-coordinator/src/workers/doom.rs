@@ -2,12 +2,12 @@
 
 use dfs_metadata::engine::lease::LeaseGrant;
 use dfs_metadata::namespace::{Chunk, Doom, Evidence, ReplicaId};
-use dfs_types::{ChunkId, NodeId, Scope, build_weight, move_cost};
-use dfs_workers::Handle;
+use dfs_types::{ChunkId, NodeId, Scope, build_weight};
 use tokio::time::Instant;
 use tracing::warn;
 
 use super::WORKER_LEASE;
+use super::moves::ROOM_WITHIN;
 use super::orders;
 use super::repair::is_overtaken;
 use crate::Error;
@@ -15,12 +15,12 @@ use crate::build_slots::BuildSlot;
 use crate::core::Core;
 use crate::verdicts;
 
-/// Dooms replicas of a chunk, which the worker has claimed, once one of `kept` was read end to end
-/// since the record was read; the first that can be is read. That may take as long as the worker is
-/// paused, so nothing is doomed unless it `is_still_right` then. Returns the new record; `None` when it
+/// Dooms replicas of a chunk, which the worker has claimed and whose read it has paid for, once one of
+/// `kept` was read end to end since the record was read; the first that can be is read. That may take
+/// minutes, so nothing is doomed unless it `is_still_right` then. Returns the new record; `None` when it
 /// is not, a step failed or the record has changed.
 pub(super) async fn doom(
-    (core, lease, handle): (&Core, &LeaseGrant, &Handle),
+    (core, lease): (&Core, &LeaseGrant),
     (chunk, record): (ChunkId, &Chunk),
     doomed: &[ReplicaId],
     kept: &[ReplicaId],
@@ -33,7 +33,6 @@ pub(super) async fn doom(
     for replica in kept {
         let Some(at) = disks.get(replica.disk) else { continue };
         let name = orders::replica_ref(chunk, *replica, at.disk);
-        handle.take(move_cost(record.seal.length)).await;
         let Some(_slot) = begin_read(core, at.node, record).await else { continue };
         match orders::verify(core, at.node, name, record).await {
             Ok((_, Some(_))) if !is_still_right() => return Ok(None),
@@ -67,14 +66,17 @@ pub(super) async fn doom(
     Ok(None)
 }
 
-/// Waits until a replica may be read at its node; `None` if the node is not known here.
+/// Waits until a replica may be read at its node; `None` if the node is not known here, or has no
+/// room for long.
 async fn begin_read(core: &Core, node: NodeId, record: &Chunk) -> Option<BuildSlot> {
     let slots = &core.background.builds;
-    loop {
+    let until = Instant::now() + ROOM_WITHIN;
+    while Instant::now() < until {
         let quota = core.registry().build_quota(node)?;
         match slots.read((node, quota), build_weight(record.seal.length), Instant::now()) {
             Ok(slot) => return Some(slot),
             Err(end) => slots.wait(end).await,
         }
     }
+    None
 }

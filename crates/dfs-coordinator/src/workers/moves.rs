@@ -33,7 +33,7 @@ use crate::workers::spread::holders;
 const SOURCES_MAX: usize = 15;
 
 /// Time within which the nodes of a move must have room for it.
-const ROOM_WITHIN: Duration = Duration::from_mins(1);
+pub(super) const ROOM_WITHIN: Duration = Duration::from_mins(1);
 
 /// Moves replicas for one reason.
 #[derive(Clone)]

@@ -203,6 +203,31 @@ async fn replica_that_is_needed_by_the_time_another_one_was_read_is_not_dropped(
     assert!(cluster.node(3).deletes().is_empty(), "its replica was needed");
 }
 
+/// While trim waits for its rate, it holds nothing that repair needs.
+#[tokio::test]
+async fn chunks_that_wait_to_be_trimmed_are_repaired_meanwhile() {
+    let cluster = Cluster::start(5).await;
+    let chunks = [
+        cluster.put("/first", b"data", &[1, 2, 3]).await,
+        cluster.put("/second", b"data", &[1, 2, 3]).await,
+    ];
+    eventually("the rate is set", || async { cluster.set_worker("trim", rate(1)).await.is_ok() })
+        .await;
+    cluster.replicate(None, 2).await.unwrap();
+    let holders = || chunks.map(|chunk| cluster.holders_of(chunk));
+    eventually("one is trimmed", || async {
+        holders().iter().any(|holders| *holders == [1, 2].into())
+    })
+    .await;
+    assert!(holders().contains(&[1, 2, 3].into()), "the other one waits: {:?}", holders());
+    cluster.node(2).silence();
+    cluster.node(3).silence();
+    eventually("both have two replicas on live nodes", || async {
+        holders().iter().all(|holders| holders.iter().filter(|id| ![2, 3].contains(id)).count() > 1)
+    })
+    .await;
+}
+
 /// An engine that refuses commits to the records of one chunk.
 #[derive(Default)]
 struct Refusing {

@@ -9,7 +9,6 @@ use dfs_metadata::engine::lease::LeaseGrant;
 use dfs_metadata::namespace::{Chunk, Disks, Doom, Replica, ReplicaId};
 use dfs_metadata::placement::{Candidate, PlacementRequest};
 use dfs_types::{ChunkId, NodeId, Receipt, ReplicaHealth, ReplicaRef, Scope, build_weight};
-use dfs_workers::Handle;
 use futures_util::future::join_all;
 use tokio::time::Instant;
 use tracing::warn;
@@ -35,7 +34,6 @@ const SOURCES_MAX: usize = 15;
 pub(super) struct ChunkRepair {
     pub(super) core: Arc<Core>,
     pub(super) lease: LeaseGrant,
-    pub(super) handle: Arc<Handle>,
 }
 
 /// Result of a repair.
@@ -276,7 +274,7 @@ impl ChunkRepair {
         let health = judge(&record, &cluster).replicas;
         let readable = record.replicas.iter().zip(health).filter(|(_, it)| it.is_readable());
         let readable: Vec<_> = readable.map(|(replica, _)| ReplicaId::of(replica)).collect();
-        let on = (&*self.core, &self.lease, &*self.handle);
+        let on = (&*self.core, &self.lease);
         let is_still_right = || {
             let now = self::replaced(&record, &self.cluster(), 0);
             self.core.background.held().is_none() && now == replaced

@@ -337,8 +337,7 @@ impl Repair {
                 return Stopped::AtRate;
             }
             self.queue.take(now, sole_only);
-            let (lease, handle) = (self.lease, self.handle.clone());
-            let repair = ChunkRepair { core: core.clone(), lease, handle };
+            let repair = ChunkRepair { core: core.clone(), lease: self.lease };
             let id = RequestId::random(&*core.random);
             let job = in_request(id, async move {
                 let result = repair.run(chunk).await;

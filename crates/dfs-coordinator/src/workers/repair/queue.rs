@@ -62,9 +62,10 @@ impl RepairNeed {
         self.lacks == 0
     }
 
-    /// Returns the bytes that the rate of repair counts for building what is lacking.
+    /// Returns the bytes that the rate of repair counts for building what is lacking, or for reading a
+    /// good replica before bad ones are dropped.
     pub(crate) fn cost(self) -> u64 {
-        move_cost(self.length).saturating_mul(self.lacks.into())
+        move_cost(self.length).saturating_mul(self.lacks.max(1).into())
     }
 
     /// Returns whether there is nothing to do.

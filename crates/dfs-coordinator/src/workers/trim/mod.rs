@@ -12,7 +12,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use dfs_metadata::engine::lease::LeaseGrant;
 use dfs_metadata::namespace::{Chunk, Namespace};
-use dfs_types::{ChunkId, Scope, counted, with_causes};
+use dfs_types::{ChunkId, Scope, counted, move_cost, with_causes};
 use dfs_workers::{Handle, Next, Spec, TRIM, Worker};
 use futures_util::future::BoxFuture;
 use futures_util::{FutureExt, StreamExt, stream};
@@ -74,33 +74,46 @@ impl Trim {
         surplus(record, &cluster, &Situation::of(&views))
     }
 
-    /// Dooms the surplus replicas of a chunk. Returns how many.
-    async fn trim(&self, chunk: ChunkId) -> Result<usize, Error> {
-        let Some(_claim) = self.core.background.claim(chunk) else { return Ok(0) };
+    /// Reads the record of a chunk, and returns it with what can be dropped, if anything.
+    async fn read_surplus(&self, chunk: ChunkId) -> Result<Option<(Chunk, Surplus)>, Error> {
         let read = self.core.namespace.chunks(Scope::internal(), &[chunk]).await;
         let records = read.map_err(Error::metadata("reading the record of a chunk"))?;
-        let Some(record) = records.into_iter().flatten().next() else { return Ok(0) };
-        let Some(Surplus { doomed, kept }) = self.surplus(&record) else { return Ok(0) };
-        if doomed.is_empty() {
+        let Some(record) = records.into_iter().flatten().next() else { return Ok(None) };
+        let surplus = self.surplus(&record).filter(|surplus| !surplus.doomed.is_empty());
+        Ok(surplus.map(|surplus| (record, surplus)))
+    }
+
+    /// Dooms the surplus replicas of a chunk of this length. Returns how many.
+    async fn trim(&self, chunk: ChunkId, length: u64) -> Result<usize, Error> {
+        // Without a claim: it lasts as long as a pause, and repair may need the chunk meanwhile.
+        let cost = move_cost(length);
+        self.handle.take(cost).await;
+        let claim = self.core.background.claim(chunk);
+        let found = match claim {
+            Some(_) => self.read_surplus(chunk).await?,
+            None => None,
+        };
+        let Some((record, Surplus { doomed, kept })) = found else {
+            self.handle.give_back(cost);
             return Ok(0);
-        }
-        let on = (&*self.core, &self.lease, &*self.handle);
+        };
         let is_still_right = || {
             let surplus = self.surplus(&record);
             self.core.background.held().is_none()
                 && surplus.is_some_and(|surplus| surplus.doomed == doomed)
         };
+        let on = (&*self.core, &self.lease);
         let trimmed = doom(on, (chunk, &record), &doomed, &kept, is_still_right).await?;
         Ok(trimmed.map_or(0, |_| doomed.len()))
     }
 
     /// Trims the chunks of a page. One that fails does not keep the others, or the next page, from
     /// being trimmed. Returns whether any was left as it is.
-    async fn trim_all(&mut self, chunks: Vec<ChunkId>) -> bool {
+    async fn trim_all(&mut self, chunks: Vec<(ChunkId, u64)>) -> bool {
         let this = &*self;
         let jobs: Vec<BoxFuture<'_, _>> = chunks
             .into_iter()
-            .map(|chunk| async move { (chunk, this.trim(chunk).await) }.boxed())
+            .map(|(chunk, length)| async move { (chunk, this.trim(chunk, length).await) }.boxed())
             .collect();
         let mut jobs = stream::iter(jobs).buffer_unordered(self.core.settings.repair_concurrency);
         let mut left = 0;
@@ -131,20 +144,22 @@ impl Worker for Trim {
         let limit = Namespace::PAGE_LEN_MAX;
         let page = self.core.namespace.chunks_to_repair(Scope::internal(), self.after, limit).await;
         let page = page.map_err(Error::metadata("reading which chunks are not at rest"))?;
-        let found: Vec<ChunkId> = page
+        let found: Vec<(ChunkId, u64)> = page
             .chunks
             .iter()
             .filter(|(_, record)| self.surplus(record).is_some())
-            .map(|(chunk, _)| *chunk)
+            .map(|(chunk, record)| (*chunk, record.seal.length))
             .collect();
+        let mut has_left = false;
+        if !found.is_empty()
+            && let Some(held) = self.held().await?
+        {
+            self.handle.set_detail(held);
+            return Ok(Next::After(PAUSE_PER_PAGE));
+        }
         self.pass.pages += 1;
         self.pass.found += found.len() as u64;
-        let mut has_left = false;
         if !found.is_empty() {
-            if let Some(held) = self.held().await? {
-                self.handle.set_detail(held);
-                return Ok(Next::After(PAUSE_PER_PAGE));
-            }
             let chunks = counted(self.pass.found, "chunk");
             self.handle.set_detail(format!("trimming {chunks} with more replicas than wanted"));
             self.handle.set_queued(found.len() as u64);
