@@ -146,6 +146,8 @@ impl Durable {
 pub(super) fn after_power_failure(disks: &SimFs) -> SimFs {
     let copy = disks.fork();
     copy.heal();
+    // Opening a store writes to it.
+    copy.set_capacity(1 << 40);
     copy.crash();
     copy
 }
