@@ -85,7 +85,8 @@ impl Namespace {
 
     /// Sets the policy of a file, or of a directory and everything below it; `None` for the default
     /// of the cluster. New entries have it from the commit on, existing ones get it in the
-    /// background. Replaces earlier policies below the directory. A symlink is followed.
+    /// background. Replaces earlier policies below the directory. A symlink is followed. Does nothing
+    /// if the newest change was the same.
     pub async fn set_policy(
         &self,
         scope: &Scope,
@@ -115,7 +116,12 @@ impl Namespace {
                 None => 0,
             };
             let changes = tx.get::<PolicyChanges>(&keys::POLICY_CHANGES).await?;
-            let change = changes.unwrap_or_default().newest + 1;
+            let newest = changes.unwrap_or_default().newest;
+            // A repeat of the newest change must not begin it again.
+            if record.policy == (PolicyLabel { number, change: newest }) && newest > 0 {
+                return Ok(tx.revision());
+            }
+            let change = newest + 1;
             tx.put(keys::POLICY_CHANGES, &PolicyChanges { newest: change, is_pending: true });
             let label = PolicyLabel { number, change };
             record.policy = label;

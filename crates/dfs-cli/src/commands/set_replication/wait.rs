@@ -16,7 +16,7 @@ const POLL: (Duration, Duration) = (Duration::from_millis(200), Duration::from_s
 /// Waits until the change is recorded for all existing files, and every chunk of a path, or of all
 /// files with the default of the cluster, was seen with exactly the replicas that its file wants.
 /// Files are waited for one after the other, in bounded memory. New files have their replicas when
-/// they appear; what is deleted meanwhile is left out.
+/// they appear; what is deleted or moved meanwhile is left out.
 pub(super) async fn until_settled(
     path: Option<&DfsPath>,
     longest: Option<Duration>,
@@ -29,13 +29,15 @@ pub(super) async fn until_settled(
     }
     let root = DfsPath::root();
     let mut walk = cx.client.walk_resolved(path.unwrap_or(&root));
-    let mut files = 0;
+    let (mut files, mut is_first) = (0, true);
     while let Some(entry) = walk.next().await {
+        let is_path = std::mem::take(&mut is_first);
         let entry = match entry {
             Ok(entry) => entry,
-            Err(error) if error.code() == ErrorCode::NotFound => continue,
+            Err(error) if error.code() == ErrorCode::NotFound && !is_path => continue,
             Err(error) => return Err(error.into()),
         };
+        check(deadline, format_args!("{} is not checked yet", entry.path))?;
         let is_affected = path.is_some() || entry.stat.has_default_replication;
         if entry.stat.kind == FileKind::File && is_affected {
             let mut poll = Poll::new(deadline, cx);
@@ -61,6 +63,16 @@ async fn unsettled_chunks(inode: InodeId, cx: &Context) -> Result<u64> {
     }
 }
 
+/// Fails after the deadline, and names what was still to be done.
+fn check(deadline: Option<Instant>, what: impl Display) -> Result<()> {
+    if deadline.is_none_or(|deadline| Instant::now() < deadline) {
+        return Ok(());
+    }
+    let message = format_args!("the time of --for is over: {what}");
+    let hint = "`dfs worker list` shows what policy, repair and trim do or wait for";
+    Err(Error::new(ErrorCode::Unavailable, message).hint(hint))
+}
+
 /// Growing pauses up to a deadline.
 struct Poll<'a> {
     cx: &'a Context,
@@ -77,12 +89,8 @@ impl<'a> Poll<'a> {
     /// Pauses, and shows on a terminal what for. Fails after the deadline.
     async fn wait(&mut self, what: impl Display) -> Result<()> {
         let what = what.to_string();
+        check(self.deadline, &what)?;
         let left = self.deadline.map(|at| at.saturating_duration_since(Instant::now()));
-        if left.is_some_and(|left| left.is_zero()) {
-            let message = format_args!("the time of --for is over: {what}");
-            let hint = "`dfs worker list` shows what policy, repair and trim do or wait for";
-            return Err(Error::new(ErrorCode::Unavailable, message).hint(hint));
-        }
         if what != self.shown && self.cx.out.wants_progress() {
             self.cx.out.say(format_args!("waiting: {what}"));
         }

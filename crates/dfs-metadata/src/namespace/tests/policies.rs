@@ -359,6 +359,22 @@ async fn default_with_the_same_number_of_replicas_starts_no_pass() {
     assert_eq!(fixture.plan("/next", CHUNK).await.unwrap().min_write_replicas, 1);
 }
 
+#[tokio::test]
+async fn repeat_of_the_newest_change_of_a_path_starts_no_walk() {
+    let fixture = Fixture::new().await;
+    fixture.mkdir("/d").await.unwrap();
+    fixture.put("/d/file", CHUNK).await.unwrap();
+    fixture.set_policy("/d", Some(copies(2))).await.unwrap();
+    fixture.apply_policies().await;
+    fixture.set_policy("/d", Some(copies(2))).await.unwrap();
+    assert_eq!(fixture.count("w/p/").await, 0, "idempotent");
+    // After another change it is one again: it replaces what was set below since.
+    fixture.set_policy("/d/file", Some(copies(1))).await.unwrap();
+    fixture.apply_policies().await;
+    fixture.set_policy("/d", Some(copies(2))).await.unwrap();
+    assert_eq!(fixture.count("w/p/").await, 1);
+}
+
 /// The longest paths whose every name is a condition, and a pending change for both.
 #[tokio::test]
 async fn rename_of_deep_names_fits_into_one_commit_while_a_change_is_applied() {
