@@ -41,6 +41,12 @@ impl Cluster {
         self.client().await.make_directory(request).await.unwrap();
     }
 
+    /// Makes a node fuller than the others.
+    async fn fill(&self, node: u128) {
+        self.node(node).set_free(1 << 39);
+        self.node(node).beat().await;
+    }
+
     /// Returns the nodes that hold a replica of a chunk.
     fn holders_of(&self, chunk: ChunkId) -> BTreeSet<u128> {
         let nodes = self.nodes.iter().filter(|(_, node)| node.holds(chunk).is_some());
@@ -183,12 +189,13 @@ async fn next_lease_holder_continues_where_the_last_one_was() {
 #[tokio::test]
 async fn replica_that_is_needed_by_the_time_another_one_was_read_is_not_dropped() {
     let cluster = Cluster::start(3).await;
+    cluster.fill(3).await;
     let chunk = cluster.put("/file", b"data", &[1, 2, 3]).await;
     for node in cluster.nodes.values() {
         node.hold_verifications(true);
     }
     cluster.replicate(None, 2).await.unwrap();
-    // Of equal ones, that of the last node is dropped.
+    // That of the fullest node is dropped.
     let is_read = |node: &u128| cluster.node(*node).held_verifications() > 0;
     eventually("another replica is read", || async { [1, 2].iter().any(is_read) }).await;
     let other = if is_read(&1) { 2 } else { 1 };
@@ -215,15 +222,18 @@ async fn chunks_that_wait_to_be_trimmed_are_repaired_meanwhile() {
         .await;
     cluster.replicate(None, 2).await.unwrap();
     let holders = || chunks.map(|chunk| cluster.holders_of(chunk));
-    eventually("one is trimmed", || async {
-        holders().iter().any(|holders| *holders == [1, 2].into())
-    })
-    .await;
+    let trimmed = || holders().into_iter().find(|holders| holders.len() == 2);
+    eventually("one is trimmed", || async { trimmed().is_some() }).await;
     assert!(holders().contains(&[1, 2, 3].into()), "the other one waits: {:?}", holders());
-    cluster.node(2).silence();
-    cluster.node(3).silence();
+    // One replica of each is left.
+    let trimmed = trimmed().unwrap();
+    let dropped = (1..=3).find(|id| !trimmed.contains(id)).unwrap();
+    let silent = [dropped, *trimmed.first().unwrap()];
+    for id in &silent {
+        cluster.node(*id).silence();
+    }
     eventually("both have two replicas on live nodes", || async {
-        holders().iter().all(|holders| holders.iter().filter(|id| ![2, 3].contains(id)).count() > 1)
+        holders().iter().all(|held| held.iter().filter(|id| !silent.contains(id)).count() > 1)
     })
     .await;
 }
@@ -286,9 +296,11 @@ async fn chunk_that_cannot_be_trimmed_does_not_end_the_pass() {
         trim.state == "1 chunk cannot be trimmed now; trying again" && trim.failed > 0
     })
     .await;
-    let metrics = http_get(&cluster.handle, "/metrics").await;
-    let surplus = "dfs_coordinator_chunks{kind=\"surplus\"} 1";
-    assert!(metrics.contains(surplus), "{metrics}");
+    let surplus = "dfs_coordinator_chunks{kind=\"surplus\"} 1\n";
+    eventually("it is counted", || async {
+        http_get(&cluster.handle, "/metrics").await.contains(surplus)
+    })
+    .await;
     *engine.refused.lock().unwrap() = None;
     cluster.until_replicas(&[refused], 2).await;
 }

@@ -4,10 +4,14 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use dfs_metadata::chunk_health::{Cluster, judge};
 use dfs_metadata::namespace::{Chunk, Replica, ReplicaId};
-use dfs_types::{DiskNumber, NodeId, Part, Redundancy, ReplicaHealth};
+use dfs_types::{DiskNumber, NodeId, Part, Random as _, Redundancy, ReplicaHealth, SeededRandom};
 
 use crate::node_liveness::View;
 use crate::workers::spread::Places;
+
+/// Used thousandths of disks that make no difference: about as many change while a page is trimmed,
+/// and before they are reported.
+const FULLNESS_STEP: u64 = 30;
 
 /// Spread of nodes, and used thousandths of disks.
 #[derive(Debug, Default)]
@@ -54,7 +58,8 @@ impl Situation {
 ///    over as many zones and machines: once such a replica is known to be good, a good one of the
 ///    crowded zone goes in its place;
 /// 3. good ones: a second one of a node, else one without which the rest is spread best, on a slow
-///    disk if there is one, and else on the fullest.
+///    disk if there is one, and else on the fullest; of about equally full ones, another one for each
+///    chunk.
 pub(super) fn surplus(record: &Chunk, cluster: &Cluster, situation: &Situation) -> Option<Surplus> {
     let Redundancy::Replicated { copies } = record.redundancy else { return None };
     if record.is_tombstone() {
@@ -136,12 +141,18 @@ impl Chooser<'_> {
                 let spread = self.situation.places.spread(&rest.union(beside).copied().collect());
                 let is_suspect = self.suspect.contains(&replica);
                 let fullness = self.situation.fullness.get(&disk).copied().unwrap_or_default();
+                let fullness = (fullness / FULLNESS_STEP, lot(replica));
                 (is_second, spread, is_suspect, self.cluster.is_slow(disk), fullness, disk)
             });
             let Some(index) = least_useful else { return (replicas, dropped) };
             dropped.push(replicas.remove(index));
         }
     }
+}
+
+/// Returns a number that is the same whenever a replica is judged, and unrelated to its disk.
+fn lot(replica: &Replica) -> u64 {
+    SeededRandom::new(replica.stamp.0 ^ u64::from(replica.disk.0).rotate_left(32)).below(u64::MAX)
 }
 
 fn nodes(replicas: &[Held<'_>]) -> BTreeSet<NodeId> {
@@ -152,10 +163,7 @@ fn nodes(replicas: &[Held<'_>]) -> BTreeSet<NodeId> {
 mod tests {
     use dfs_metadata::chunk_health::{Contact, DiskFault, NodeIntent, NodeLiveness};
     use dfs_metadata::namespace::{NodeDisk, ReplicaMark};
-    use dfs_types::{
-        ChunkSeal, Crc32c, DiskId, Generation, InodeId, NodeState, Random as _, SeededRandom,
-        Sha256, Stamp,
-    };
+    use dfs_types::{ChunkSeal, Crc32c, DiskId, Generation, InodeId, NodeState, Sha256, Stamp};
 
     use super::*;
     use crate::workers::repair::view;
@@ -279,8 +287,27 @@ mod tests {
     #[test]
     fn second_replica_of_a_node_goes_first() {
         let cluster = cluster(&[(1, 1, On::Good), (2, 1, On::Good), (3, 3, On::Good)]);
-        let fullest = places(&[(2, "", 10), (3, "", 900)]);
+        let fullest = places(&[(2, "", 100), (3, "", 900)]);
         assert_eq!(dropped(&record(2, &[1, 2, 3]), &cluster, &fullest), [2]);
+    }
+
+    #[test]
+    fn disks_that_are_about_equally_full_lose_about_as_many_replicas() {
+        let disks = places(&[(1, "", 505), (2, "", 500), (3, "", 490)]);
+        let mut lost = BTreeMap::<u32, u32>::new();
+        for chunk in 0..3_000 {
+            let mut record = record(2, &[1, 2, 3]);
+            for (nth, replica) in (0..).zip(&mut record.replicas) {
+                replica.stamp = Stamp((nth << 40) + chunk);
+            }
+            let dropped = dropped(&record, &cluster(&THREE), &disks);
+            assert_eq!(dropped.len(), 1);
+            *lost.entry(dropped[0]).or_default() += 1;
+        }
+        assert!(
+            lost.len() == 3 && lost.values().all(|lost| (800..1_200).contains(lost)),
+            "{lost:?}"
+        );
     }
 
     /// Every chunk of up to four replicas, each in one of four states and three zones, against all
