@@ -88,7 +88,7 @@ impl Places {
 
 /// Returns the replicas of a chunk that stay, if there are as many as wanted and all are good. Chunks
 /// with others have their own workers. Doomed replicas do not matter: those on a failed disk wait
-/// until its node is removed.
+/// until it is given up.
 pub(super) fn settled(record: &Chunk, cluster: &Cluster) -> Option<Vec<Held>> {
     if record.is_tombstone() {
         return None;

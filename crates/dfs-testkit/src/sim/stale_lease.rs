@@ -36,7 +36,7 @@ impl LeaseHolders {
         state.stale = state.newest.clone().map(|(holder, grant)| (holder, grant, until));
     }
 
-    /// Ends it.
+    /// Ends the stale grant.
     pub(super) fn settle(&self) {
         self.lock().stale = None;
     }

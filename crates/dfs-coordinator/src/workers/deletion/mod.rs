@@ -5,8 +5,9 @@
 //! the node has confirmed, a commit. Orders are idempotent, as they name disks and stamps.
 //!
 //! A replica is removed from its record only once its node has confirmed that the disk no longer
-//! holds it, or once the node was removed from the cluster or the disk is clear. While a node does not respond, or a
-//! disk is out of service, the replica stays in the queue and the order is retried with back-off.
+//! holds it, once the node was removed from the cluster, or once the disk was emptied or given up.
+//! While a node does not respond, or a disk is out of service, the replica stays in the queue and the
+//! order is retried with back-off.
 
 mod backoff;
 

@@ -1,4 +1,4 @@
-//! What the worker says that it does, or waits for.
+//! Descriptions of what the worker does or waits for.
 
 use std::collections::BTreeMap;
 use std::time::Duration;

@@ -20,7 +20,7 @@ use crate::workers::moves::{Moved, Mover};
 const BATCH: u32 = 16 * BUILD_WEIGHT_MAX;
 /// Weight of those of them to one node.
 const BATCH_PER_NODE: u32 = 4 * BUILD_WEIGHT_MAX;
-/// Age of a step from which on only moves that are under way continue: nodes have changed since.
+/// Age of a step after which no further move begins: nodes have changed since.
 const STEP_AGE_MAX: Duration = Duration::from_mins(1);
 
 /// Outcome of some moves.

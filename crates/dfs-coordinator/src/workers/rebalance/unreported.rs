@@ -134,7 +134,7 @@ impl Unreported {
         }
     }
 
-    /// Forgets what was reported, and what was moved from or to nodes that are members no more. What
+    /// Forgets what was reported, and what was moved from or to nodes that are no longer members. What
     /// a silent node has not reported stays: its next report may still count it. Replicas on lost
     /// disks of nodes that take part are forgotten too: these do not report what such a disk holds,
     /// and may never delete it.

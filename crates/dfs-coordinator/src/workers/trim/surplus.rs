@@ -9,8 +9,7 @@ use dfs_types::{DiskNumber, NodeId, Part, Random as _, Redundancy, ReplicaHealth
 use crate::node_liveness::View;
 use crate::workers::spread::Places;
 
-/// Used thousandths of disks that make no difference: about as many change while a page is trimmed,
-/// and before they are reported.
+/// Difference in fullness that does not count, in thousandths: reports lag behind what trimming frees.
 const FULLNESS_STEP: u64 = 30;
 
 /// Spread of nodes, and used thousandths of disks.
@@ -58,8 +57,8 @@ impl Situation {
 ///    over as many zones and machines: once such a replica is known to be good, a good one of the
 ///    crowded zone goes in its place;
 /// 3. good ones: a second one of a node, else one without which the rest is spread best, on a slow
-///    disk if there is one, and else on the fullest; of about equally full ones, another one for each
-///    chunk.
+///    disk if there is one, and else on the fullest; among about equally full ones, a different one for
+///    each chunk.
 pub(super) fn surplus(record: &Chunk, cluster: &Cluster, situation: &Situation) -> Option<Surplus> {
     let Redundancy::Replicated { copies } = record.redundancy else { return None };
     if record.is_tombstone() {
@@ -141,7 +140,7 @@ impl Chooser<'_> {
                 let spread = self.situation.places.spread(&rest.union(beside).copied().collect());
                 let is_suspect = self.suspect.contains(&replica);
                 let fullness = self.situation.fullness.get(&disk).copied().unwrap_or_default();
-                let fullness = (fullness / FULLNESS_STEP, lot(replica));
+                let fullness = (fullness / FULLNESS_STEP, tie_breaker(replica));
                 (is_second, spread, is_suspect, self.cluster.is_slow(disk), fullness, disk)
             });
             let Some(index) = least_useful else { return (replicas, dropped) };
@@ -150,8 +149,8 @@ impl Chooser<'_> {
     }
 }
 
-/// Returns a number that is the same whenever a replica is judged, and unrelated to its disk.
-fn lot(replica: &Replica) -> u64 {
+/// Returns a number that is the same each time a replica is judged, and differs from chunk to chunk.
+fn tie_breaker(replica: &Replica) -> u64 {
     SeededRandom::new(replica.stamp.0 ^ u64::from(replica.disk.0).rotate_left(32)).below(u64::MAX)
 }
 
