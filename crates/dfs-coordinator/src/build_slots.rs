@@ -180,8 +180,7 @@ impl BuildSlots {
     ) -> usize {
         let loads = crate::lock(&self.loads);
         let load = loads.get(&end);
-        // Failures are those of a target; reads of its replicas are not affected.
-        if !end.is_source && load.is_some_and(|load| load.is_failing(now)) {
+        if load.is_some_and(|load| load.is_failing(now)) {
             return usize::MAX;
         }
         let room = |quota: BuildQuota| load.map_or(quota.0, |load| load.room(quota, now));
