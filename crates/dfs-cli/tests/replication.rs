@@ -191,7 +191,7 @@ async fn more_replicas_than_datanodes_are_accepted_with_a_warning_and_built_once
     let mut cluster = Cluster::start(binary(), Settings::default());
     let client = client(&cluster);
     put(&client, "/file", noise(1_000, 1)).await.unwrap();
-    let set = cluster.dfs(["set-replication", "/file", "4", "--yes", "--wait", "--for", "1s"]);
+    let set = cluster.dfs(["set-replication", "/file", "4", "--yes", "--wait", "--for", "5s"]);
     assert_eq!(exit_code(&set), 5, "{}", stderr(&set));
     assert!(
         stderr(&set).contains("/file: 1 chunk without the replicas wanted"),

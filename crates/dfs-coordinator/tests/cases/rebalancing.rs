@@ -188,15 +188,14 @@ async fn next_lease_holder_knows_what_waits_for_deletion() {
     };
     eventually("replicas wait", || waits(&first)).await;
     first.stop().await;
-    let moved = second.node(4).chunks();
     eventually("the next one waits for them, too", || async {
         let state = second.detail().await.state;
         state.contains("about as full as") || state.starts_with("waiting for the deletion of")
     })
     .await;
-    // A build that was in flight may have ended since.
-    let now = second.node(4).chunks();
-    assert!(now < moved + 5, "{moved} to {now}: moved because of bytes that wait for deletion");
+    // The first one ends with 26, which the next one may complete.
+    let held = second.node(4).chunks();
+    assert!(held <= 30, "{held}: moved because of bytes that wait for deletion");
 }
 
 #[tokio::test]
