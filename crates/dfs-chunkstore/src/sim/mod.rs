@@ -170,6 +170,13 @@ impl SimFs {
         self.world().restore(image);
     }
 
+    /// Returns the first bytes of a file, without counting as an operation and in spite of faults.
+    pub fn read_all(&self, path: &Path, length: u64) -> io::Result<Bytes> {
+        let mut world = self.world();
+        let file = world.file(path)?;
+        Ok(world.content(file)?.read(0, length as usize))
+    }
+
     /// Flips a bit of a file, in memory and on disk.
     pub fn flip_bit(&self, path: &Path, offset: u64, bit: u8) -> io::Result<()> {
         let mut world = self.world();

@@ -2,16 +2,18 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use dfs_chunkstore::sim::Image;
-use dfs_types::{Random, SeededRandom};
+use dfs_types::{BLOCK_SIZE, Random, SeededRandom};
 use turmoil::Sim;
 
 use super::faults::{FIRST, LAST};
 use super::host::Machine;
+use super::model::content_of;
 use super::workload::Shared;
 
 /// Disks of a datanode.
@@ -19,14 +21,17 @@ pub(super) const DISKS: [&str; 2] = ["/disk-1", "/disk-2"];
 /// Maximum number of events of one history.
 const EVENTS_MAX: u64 = 6;
 /// From when on files have one replica only in a history of that kind, and the last damage before, in
-/// simulated milliseconds: that replica must be one that was read.
+/// simulated milliseconds: that replica must be one that was read. The last ones are of contents, and so
+/// late that no reader finds most of them before.
 const ONE_REPLICA_FROM: u64 = 14_000;
-const LAST_BEFORE_ONE_REPLICA: u64 = 13_500;
+const BEFORE_ONE_REPLICA: Range<u64> = 12_500..13_900;
 
 #[derive(Debug, Clone, Copy)]
 enum Event {
     /// A bit of a file with chunks flips.
     Flip,
+    /// A bit of the content of a file that users see flips.
+    FlipContent,
     /// A file with chunks is removed.
     Lose,
     /// The machine loses power, and starts without a disk.
@@ -103,13 +108,15 @@ impl Damage {
         let mut events: BTreeMap<u64, Vec<Event>> = BTreeMap::new();
         let mut add = |at, event| events.entry(at).or_default().push(event);
         let has_one_replica = random.below(5) == 0;
-        let count = match random.below(3) {
-            // Most bits belong to nothing that is needed, or are found by readers before.
-            _ if has_one_replica => EVENTS_MAX + random.below(EVENTS_MAX),
-            0 => 0,
-            _ => 1 + random.below(EVENTS_MAX),
-        };
-        let last = if has_one_replica { LAST_BEFORE_ONE_REPLICA } else { LAST };
+        let count = if random.below(3) == 0 { 0 } else { 1 + random.below(EVENTS_MAX) };
+        let mut last = LAST;
+        if has_one_replica {
+            let Range { start, end } = BEFORE_ONE_REPLICA;
+            last = start;
+            for _ in 0..EVENTS_MAX {
+                add(start + random.below(end - start), Event::FlipContent);
+            }
+        }
         let mut is_disk_replaced = has_one_replica;
         for _ in 0..count {
             let at = FIRST + random.below(last - FIRST);
@@ -188,12 +195,12 @@ impl Damage {
         match event {
             Event::Flip => {
                 let Some((path, length)) = self.any_file() else { return };
-                let (offset, bit) = (self.random.below(length), self.random.below(8) as u8);
-                if disks.flip_bit(&path, offset, bit).is_ok() {
-                    self.done.flips += 1;
-                    let path = path.display();
-                    self.note(sim, format_args!("a bit of {path} at {offset} of {name} flips"));
-                }
+                let offset = self.random.below(length);
+                self.flip(sim, &path, offset);
+            }
+            Event::FlipContent => {
+                let Some((path, offset)) = self.any_content() else { return };
+                self.flip(sim, &path, offset);
             }
             Event::Lose => {
                 let Some((path, _)) = self.any_file() else { return };
@@ -237,6 +244,15 @@ impl Damage {
         }
     }
 
+    fn flip(&mut self, sim: &Sim<'_>, path: &Path, offset: u64) {
+        let bit = self.random.below(8) as u8;
+        if self.victim.disks.flip_bit(path, offset, bit).is_ok() {
+            self.done.flips += 1;
+            let (name, path) = (self.victim.name, path.display());
+            self.note(sim, format_args!("a bit of {path} at {offset} of {name} flips"));
+        }
+    }
+
     fn note(&self, sim: &Sim<'_>, what: fmt::Arguments<'_>) {
         self.shared.trace.note_at(sim.elapsed(), what);
     }
@@ -250,10 +266,33 @@ impl Damage {
 
     /// Returns a file with chunks, and its length.
     fn any_file(&self) -> Option<(PathBuf, u64)> {
+        self.any(self.files_with_chunks().collect())
+    }
+
+    /// Returns where a byte of a version that some path certainly has is on the disks; `None` if
+    /// they do not hold the version that was chosen.
+    fn any_content(&self) -> Option<(PathBuf, u64)> {
+        let live = self.shared.model().live();
+        let content = content_of(self.any(live)?);
+        // Of its first chunk, however small its chunks are.
+        let start = content.get(..64)?;
+        let within = self.random.below(content.len().min(BLOCK_SIZE) as u64);
+        let holds = |(path, length): (PathBuf, u64)| {
+            let bytes = self.victim.disks.read_all(&path, length).ok()?;
+            let at = memchr::memmem::find(&bytes, start)?;
+            Some((path, at as u64 + within))
+        };
+        self.files_with_chunks().find_map(holds)
+    }
+
+    fn files_with_chunks(&self) -> impl Iterator<Item = (PathBuf, u64)> {
         let all = DISKS.iter().flat_map(|disk| self.victim.disks.files(Path::new(disk)));
         let is_data = |path: &Path| path.iter().any(|part| part == "chunks" || part == "segments");
-        let files: Vec<_> = all.filter(|(path, length)| *length > 0 && is_data(path)).collect();
-        let chosen = self.random.below(files.len().max(1) as u64) as usize;
-        files.into_iter().nth(chosen)
+        all.filter(move |(path, length)| *length > 0 && is_data(path))
+    }
+
+    fn any<T>(&self, all: Vec<T>) -> Option<T> {
+        let chosen = self.random.below(all.len().max(1) as u64) as usize;
+        all.into_iter().nth(chosen)
     }
 }

@@ -71,6 +71,11 @@ impl Model {
         self.paths.get(path).map_or(Some(None), Register::certain)
     }
 
+    /// Returns the versions that some path certainly has.
+    pub(super) fn live(&self) -> Vec<u64> {
+        self.paths.values().filter_map(|register| register.certain().flatten()).collect()
+    }
+
     /// Returns true if a call of unknown outcome may still change the path.
     pub(super) fn is_clouded(&self, path: &str) -> bool {
         self.paths.get(path).is_some_and(|register| register.is_clouded)
