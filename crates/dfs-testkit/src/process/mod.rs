@@ -278,7 +278,9 @@ impl Cluster {
 
     /// Returns a `dfs` command against this cluster, not started yet.
     pub fn command<S: AsRef<OsStr>>(&self, args: impl IntoIterator<Item = S>) -> Command {
-        let mut command = Command::new(&self.binary);
+        // Tests may have been started in the background, where interrupts are ignored.
+        let mut command = Command::new("env");
+        command.arg("--default-signal").arg(&self.binary);
         let coordinators = self.coordinator_urls().join(",");
         command.args(args).stdin(Stdio::null()).env("DFS_COORDINATOR", coordinators);
         command
