@@ -1,10 +1,14 @@
 //! Changing the replicas of chunks.
 
+use std::collections::BTreeSet;
+
+use bytes::Bytes;
 use dfs_types::{
     Access, ChunkId, DiskId, DiskNumber, Generation, NodeId, Part, PlantedBug, ReadProof, Receipt,
     RegistrationNumber, ReplicaCondition, ReplicaRef, ReplicaVerdict, Scope, Stamp,
 };
 
+use super::chunk_records::record_keys;
 use super::transaction::{Attempt, Transaction};
 use super::{Chunk, Namespace, Node, Replica, ReplicaMark, TRIES};
 use crate::chunk_health::{Cluster, judge};
@@ -92,9 +96,14 @@ impl Namespace {
         if let Some(Doom { kept, .. }) = &doom {
             self.check_proof(chunk, generation, kept)?;
         }
+        let nodes = add.iter().map(|receipt| receipt.node);
+        let nodes: BTreeSet<NodeId> = nodes.chain(doom.iter().map(|doom| doom.kept.node)).collect();
+        let known = nodes.into_iter().map(keys::node).chain(record_keys(&[chunk]));
+        let known: Vec<Bytes> = known.collect();
         for tries in 0..TRIES {
             self.pause_before(tries).await;
             let mut tx = self.begin_fenced(fence).await?;
+            tx.read_ahead(known.clone()).await?;
             let old = tx.chunk(chunk).await?;
             let old = old.filter(|old| !old.is_tombstone()).ok_or(Error::UnknownChunk(chunk))?;
             if old.generation != generation && !PlantedBug::SwapWithoutCompare.is_planted() {

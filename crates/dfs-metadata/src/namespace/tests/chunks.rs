@@ -246,6 +246,21 @@ async fn replica_is_doomed_only_with_a_proof_that_another_one_was_read_since() {
 }
 
 #[tokio::test]
+async fn swap_takes_one_read() {
+    let fixture = Fixture::new().await;
+    let of = fixture.put_chunk("/f").await;
+    let (namespace, reads) = fixture.counting().await;
+    let (chunk, doomed) = (of.0.chunk, [id(1, 1)]);
+    let generation = fixture.chunk(chunk).await.unwrap().generation;
+    let (added, kept) = (fixture.receipt_on(&of, 4, 1), fixture.proof(chunk, 2, 1, generation));
+    let doom = Some(Doom { replicas: &doomed, kept: &kept });
+    let before = (reads.keys(), reads.ranges());
+    let scope = Scope::internal();
+    namespace.swap_replicas(scope, chunk, generation, &[added], doom, None).await.unwrap();
+    assert_eq!((reads.keys() - before.0, reads.ranges() - before.1), (1, 0));
+}
+
+#[tokio::test]
 async fn bad_replica_is_doomed_only_when_all_replicas_wanted_are_sound() {
     use ReplicaCondition::Bad;
     let fixture = Fixture::new().await;
