@@ -2,8 +2,9 @@
 
 use std::env;
 use std::ffi::OsString;
+use std::io::{BufRead as _, BufReader, Write as _};
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 use anyhow::{Context as _, Result, bail};
 
@@ -19,6 +20,25 @@ pub(crate) fn run(command: &mut Command) -> Result<()> {
     let status = command.status().with_context(|| format!("cannot run {}", name(command)))?;
     if !status.success() {
         bail!("{} exited with {status}", name(command));
+    }
+    Ok(())
+}
+
+/// Runs a program to its end, and passes on its stdout, each line of which `read` sees.
+pub(crate) fn run_reading(command: &mut Command, mut read: impl FnMut(&str)) -> Result<()> {
+    let name = name(command);
+    let cannot = || format!("cannot run {name}");
+    let mut child = command.stdout(Stdio::piped()).spawn().with_context(cannot)?;
+    let stdout = child.stdout.take().with_context(cannot)?;
+    let (mut stdout, mut line) = (BufReader::new(stdout), Vec::new());
+    while stdout.read_until(b'\n', &mut line).with_context(cannot)? > 0 {
+        std::io::stdout().write_all(&line).with_context(cannot)?;
+        read(&String::from_utf8_lossy(&line));
+        line.clear();
+    }
+    let status = child.wait().with_context(cannot)?;
+    if !status.success() {
+        bail!("{name} exited with {status}");
     }
     Ok(())
 }

@@ -11,14 +11,15 @@ mod vocabulary;
 mod workflows;
 
 use std::path::Path;
+use std::process::Command;
 use std::thread;
 use std::time::Instant;
 
-use anyhow::{Result, bail};
+use anyhow::{Context as _, Result, bail};
 
 use crate::chart;
 use crate::generate;
-use crate::process::{cargo, run as run_command};
+use crate::process::{cargo, run as run_command, run_reading};
 
 pub(crate) const USAGE: &str = "[STEP]... (checks everything, or these steps; changes nothing)";
 
@@ -61,13 +62,10 @@ pub(crate) fn run(root: &Path, arguments: &[String]) -> Result<()> {
         let start = Instant::now();
         let result = (step.check)(root);
         let seconds = start.elapsed().as_secs_f64();
-        if let Err(error) = result {
-            println!(
-                "verify: {} failed after {seconds:.1} s; run it alone: {}",
-                step.name, step.again
-            );
-            return Err(error);
-        }
+        let Step { name, again, .. } = step;
+        result.with_context(|| {
+            format!("verify: {name} failed after {seconds:.1} s (to repeat it: {again})")
+        })?;
         println!("verify: {} passed in {seconds:.1} s", step.name);
     }
     if tree::state(root)? != before {
@@ -103,9 +101,29 @@ fn doc(root: &Path) -> Result<()> {
 /// checked them.
 fn test(root: &Path) -> Result<()> {
     let test = ["test", "--locked", "--workspace", "--no-fail-fast"];
-    let tests = run_command(cargo(root, &test).arg("--tests").env("RUST_TEST_THREADS", threads()));
-    let examples = run_command(cargo(root, &test).arg("--doc"));
-    tests.and(examples)
+    let mut tests = cargo(root, &test);
+    let mut examples = cargo(root, &test);
+    run_tests([tests.arg("--tests").env("RUST_TEST_THREADS", threads()), examples.arg("--doc")])
+}
+
+/// Runs all of these commands of `cargo test`. The error names the tests that failed.
+fn run_tests<const N: usize>(commands: [&mut Command; N]) -> Result<()> {
+    let (mut failed, mut errors) = (Vec::new(), Vec::new());
+    for command in commands {
+        let note = |line: &str| failed.extend(failed_test(line).map(str::to_owned));
+        errors.extend(run_reading(command, note).err().map(|error| format!("{error:#}")));
+    }
+    if errors.is_empty() {
+        return Ok(());
+    }
+    errors.extend(failed.iter().map(|test| format!("  failed: {test}")));
+    bail!("{}", errors.join("\n"))
+}
+
+/// Returns the name of a test that failed, if a line of output says so.
+fn failed_test(line: &str) -> Option<&str> {
+    let (name, result) = line.strip_prefix("test ")?.split_once(" ... ")?;
+    result.contains("FAILED").then_some(name)
 }
 
 /// Returns the number of tests that run at a time: most of those that take long wait, for elections,
@@ -116,11 +134,42 @@ fn threads() -> String {
 
 /// Runs those process tests that depend on the metadata again, with etcd and fewer kills.
 fn etcd(root: &Path) -> Result<()> {
-    run_command(
-        cargo(root, &["test", "--locked", "--workspace", "--test=processes", "--"])
-            .args(["commands", "kills", "semantics", "servers"])
-            .args(["--skip=s23"])
-            .envs([("DFS_TEST_METADATA", "etcd"), ("DFS_KILLS", "4")])
-            .env("RUST_TEST_THREADS", threads()),
-    )
+    run_tests([cargo(root, &["test", "--locked", "--workspace", "--test=processes", "--"])
+        .args(["commands", "kills", "semantics", "servers"])
+        .args(["--skip=s23"])
+        .envs([("DFS_TEST_METADATA", "etcd"), ("DFS_KILLS", "4")])
+        .env("RUST_TEST_THREADS", threads())])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn failed_tests_are_named() {
+        for (line, name) in [
+            ("test a::one ... ok\n", None),
+            ("test a::two ... FAILED\n", Some("a::two")),
+            (
+                "test a::three - should panic ... \x1b[31mFAILED\x1b[0m\n",
+                Some("a::three - should panic"),
+            ),
+            ("test result: FAILED. 1 passed; 1 failed\n", None),
+            ("    a::two\n", None),
+        ] {
+            assert_eq!(failed_test(line), name, "{line}");
+        }
+    }
+
+    #[test]
+    fn all_commands_run_and_the_errors_of_all_are_kept() {
+        let [mut first, mut second] = ["exit 3", "exit 4"].map(|script| {
+            let mut shell = Command::new("sh");
+            shell.args(["-c", script]);
+            shell
+        });
+        let error = run_tests([&mut first, &mut second]).unwrap_err().to_string();
+        assert!(error.contains("status: 3") && error.contains("status: 4"), "{error}");
+        run_tests([&mut Command::new("true")]).unwrap();
+    }
 }
