@@ -48,7 +48,8 @@ async fn s12_scrub_finds_damage_that_nobody_reads_and_it_is_repaired() {
         let workers = listed["workers"].as_array().unwrap();
         let scrub = workers.iter().find(|worker| worker["name"] == "scrub").unwrap();
         scrub["message"].as_str().unwrap().clone_into(&mut seen);
-        seen.contains("on 3 disks, all read whole within")
+        seen.contains("on 3 disks in this pass")
+            && seen.contains("last whole pass ended on each disk")
     });
     assert!(is_summed_up, "{seen}");
     let errors = |node: &Value| node["disks"][0]["scrub"]["last_errors"].as_u64().unwrap();

@@ -31,18 +31,23 @@ pub(super) fn status(core: &Core, settings: v1::WorkerStatus) -> v1::WorkerStatu
 
 fn text(scrubs: &[DiskScrub], now: Timestamp) -> String {
     if scrubs.is_empty() {
-        return String::new();
+        return "no datanode has begun to read its disks".to_owned();
     }
-    let left = scrubs.iter().map(|scrub| scrub.left_bytes).fold(0, u64::saturating_add);
+    let sum = |of: fn(&DiskScrub) -> u64| scrubs.iter().map(of).fold(0, u64::saturating_add);
+    let (read, left) = (sum(|scrub| scrub.replicas), sum(|scrub| scrub.left_replicas));
     let disks = counted(scrubs.len() as u64, "disk");
+    let all = counted(read.saturating_add(left), "replica");
+    let bytes = ByteSize(sum(|scrub| scrub.left_bytes));
     let unread = scrubs.iter().filter(|scrub| scrub.last.is_none()).count() as u64;
     let whole = match scrubs.iter().filter_map(|scrub| scrub.last).min_by_key(|last| last.end) {
         Some(oldest) if unread == 0 => {
-            format!("all read whole within {}", age(now.since(oldest.end)))
+            let ago = age(now.since(oldest.end));
+            let within = if scrubs.len() > 1 { "on each disk at most " } else { "" };
+            format!("last whole pass ended {within}{ago} ago")
         }
-        _ => format!("{unread} never read whole"),
+        _ => format!("no whole pass yet on {}", counted(unread, "disk")),
     };
-    format!("{} left on {disks}, {whole}", ByteSize(left))
+    format!("read {read} of {all} on {disks} in this pass, {bytes} left; {whole}")
 }
 
 /// Returns a duration in its largest unit, rounded up.
@@ -62,20 +67,33 @@ mod tests {
     use super::*;
 
     #[test]
-    fn oldest_whole_pass_is_shown_once_every_disk_has_one() {
+    fn progress_and_oldest_whole_pass_are_shown() {
         let now = Timestamp::from_millis(3 * 86_400_000);
         let whole = |end| {
             let end = Timestamp::from_millis(end);
             DiskScrub {
                 last: Some(WholePass { end, bytes: 1, errors: 0 }),
+                replicas: 40,
+                left_replicas: 80,
                 left_bytes: 1 << 30,
                 ..DiskScrub::default()
             }
         };
         let never = DiskScrub::default();
-        assert_eq!(text(&[], now), "");
-        assert_eq!(text(&[whole(0), never], now), "1GiB left on 2 disks, 1 never read whole");
-        let both = text(&[whole(0), whole(86_400_000)], now);
-        assert_eq!(both, "2GiB left on 2 disks, all read whole within 3 d");
+        assert_eq!(text(&[], now), "no datanode has begun to read its disks");
+        let progress = |disks: &str| format!("read {disks} in this pass");
+        let one = progress("40 of 120 replicas on 1 disk");
+        assert_eq!(
+            text(&[whole(0)], now),
+            format!("{one}, 1GiB left; last whole pass ended 3 d ago")
+        );
+        let two = progress("40 of 120 replicas on 2 disks");
+        let unread = format!("{two}, 1GiB left; no whole pass yet on 1 disk");
+        assert_eq!(text(&[whole(0), never], now), unread);
+        let both = progress("80 of 240 replicas on 2 disks");
+        assert_eq!(
+            text(&[whole(0), whole(86_400_000)], now),
+            format!("{both}, 2GiB left; last whole pass ended on each disk at most 3 d ago")
+        );
     }
 }
