@@ -1,9 +1,11 @@
 //! Location of the bytes of a file, and problems with them.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use dfs_proto::wire;
-use dfs_types::{ChunkId, DfsPath, DiskId, InodeId, NodeId, NodeState, ReplicaHealth, ReplicaRef};
+use dfs_types::{
+    ChunkId, DfsPath, DiskId, InodeId, NodeId, NodeState, ReplicaHealth, ReplicaRef, counted,
+};
 use tokio::time::timeout;
 
 use crate::layout::{Extent, Layout, Replica, Source, refreshed};
@@ -22,7 +24,8 @@ pub struct Explanation {
     pub stat: FileStat,
     /// Its chunks, in file order.
     pub chunks: Vec<ExplainedChunk>,
-    /// Problems found, in words; empty when there are none.
+    /// Problems found, in words; empty when there are none. A node that could not be asked is named
+    /// once, with the number of its replicas.
     pub problems: Vec<String>,
 }
 
@@ -69,12 +72,10 @@ impl Client {
         self.with_request_id(async {
             let mut layout = Layout::open(self, &path.into(), 0, None).await?;
             let mut chunks = Vec::new();
-            let mut problems = Vec::new();
             while let Some(extent) = layout.next(self).await? {
-                let chunk = self.explain_current(layout.stat.inode, extent, verify).await;
-                problems.extend(problems_of(&chunk));
-                chunks.push(chunk);
+                chunks.push(self.explain_current(layout.stat.inode, extent, verify).await);
             }
+            let problems = problems_of(&chunks);
             Ok(Explanation { stat: layout.stat, chunks, problems })
         })
         .await
@@ -193,18 +194,37 @@ fn names(extent: &Extent) -> BTreeSet<ReplicaRef> {
     extent.replicas.iter().map(|replica| replica.name).collect()
 }
 
-fn problems_of(chunk: &ExplainedChunk) -> Vec<String> {
-    let id = chunk.chunk;
-    let of_replica = |replica: &ExplainedReplica| {
-        let problem = replica.problem.as_ref()?;
-        Some(format!("chunk {id} on node {}: {problem}", replica.node))
-    };
-    let mut problems: Vec<String> = chunk.replicas.iter().filter_map(of_replica).collect();
-    let is_good =
-        |replica: &&ExplainedReplica| replica.problem.is_none() && replica.health.is_durable();
-    let good = chunk.replicas.iter().filter(is_good).count();
-    if good < chunk.wanted as usize {
-        problems.push(format!("chunk {id} has {good} good replicas of {} wanted", chunk.wanted));
+/// Returns everything that is wrong. The same error of a node that could not be asked is not repeated
+/// for each chunk.
+fn problems_of(chunks: &[ExplainedChunk]) -> Vec<String> {
+    let mut problems = Vec::new();
+    let mut not_asked: BTreeMap<NodeId, (&str, u64)> = BTreeMap::new();
+    for chunk in chunks {
+        let id = chunk.chunk;
+        for replica in &chunk.replicas {
+            match (&replica.problem, replica.verified) {
+                (Some(problem), None) => {
+                    not_asked.entry(replica.node).or_insert((problem, 0)).1 += 1;
+                }
+                (Some(problem), Some(_)) => {
+                    problems.push(format!("chunk {id} on node {}: {problem}", replica.node));
+                }
+                (None, _) => {}
+            }
+        }
+        let is_good =
+            |replica: &&ExplainedReplica| replica.problem.is_none() && replica.health.is_durable();
+        let good = chunk.replicas.iter().filter(is_good).count();
+        if good < chunk.wanted as usize {
+            problems
+                .push(format!("chunk {id} has {good} good replicas of {} wanted", chunk.wanted));
+        }
     }
+    problems.extend(not_asked.into_iter().map(|(node, (problem, replicas))| {
+        let replicas = counted(replicas, "replica");
+        let node = format!("node {node}");
+        let place = if problem.contains(&node) { String::new() } else { format!("{node}: ") };
+        format!("{place}{problem} ({replicas} not checked)")
+    }));
     problems
 }

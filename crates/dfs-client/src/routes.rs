@@ -121,6 +121,15 @@ impl NodeRoutes {
     }
 }
 
+/// Joins the errors of both routes to a node. One that the coordinator repeats is said once.
+fn on_both_routes(direct: &ConnectError, relayed: &str) -> String {
+    let direct = direct.to_string();
+    match relayed.split_once(": ") {
+        Some((route, error)) if error.contains(&direct) => format!("{direct}, also {route}"),
+        _ => format!("{direct}; {relayed}"),
+    }
+}
+
 impl Client {
     /// Calls a datanode, through a coordinator if it cannot be connected to. `send` is called again
     /// only when nothing of the call was processed before; `within` limits each reply.
@@ -159,10 +168,7 @@ impl Client {
             }
         }
         .map_err(|failure| match error {
-            Some(error) => {
-                let message = format!("{error}; {}", failure.message);
-                Failure { message, ..failure }
-            }
+            Some(error) => Failure { message: on_both_routes(&error, &failure.message), ..failure },
             None => failure,
         })
     }
@@ -281,5 +287,24 @@ impl Client {
                 client.inner.routes.forget(node.id);
             }
         });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+    use std::sync::Arc;
+
+    use super::*;
+
+    #[test]
+    fn error_of_both_routes_is_said_once() {
+        let refused = Arc::new(io::Error::from(io::ErrorKind::ConnectionRefused));
+        let direct = ConnectError { address: "a:7080".to_owned(), reason: refused };
+        let same = format!("through coordinator c:7070: node 1 at a:7080: {direct}");
+        let both = format!("{direct}, also through coordinator c:7070");
+        assert_eq!(on_both_routes(&direct, &same), both);
+        let other = "through coordinator c:7070: node 1 at a:7080: it sends no heartbeats";
+        assert_eq!(on_both_routes(&direct, other), format!("{direct}; {other}"));
     }
 }

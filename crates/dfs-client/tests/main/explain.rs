@@ -34,6 +34,19 @@ async fn healthy_file_has_no_problems() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn node_that_cannot_be_asked_is_named_once() {
+    let cluster = Cluster::start(3).await;
+    put(&cluster.client(), "/f", &bytes(4 * CHUNK)).await;
+    cluster.stop_node(2).await;
+    let problems = explain(&cluster, false).await.problems;
+    assert_eq!(problems.len(), 5, "{problems:?}");
+    let node = format!("node {}", NodeId(2));
+    assert!(problems[..4].iter().all(|problem| problem.contains("2 good replicas of 3 wanted")));
+    assert!(problems[4].contains(&node), "{}", problems[4]);
+    assert!(problems[4].ends_with("(4 replicas not checked)"), "{}", problems[4]);
+}
+
+#[tokio::test(start_paused = true)]
 async fn each_problem_is_reported() {
     let cluster = Cluster::start(3).await;
     put(&cluster.client(), "/f", &bytes(CHUNK)).await;
@@ -63,8 +76,9 @@ async fn each_problem_is_reported() {
     assert_eq!(verdict(true, 2).await.0, None);
     cluster.node(2).fault(|faults| faults.refuses_reads = false);
     cluster.stop_node(2).await;
-    let (verified, _, problems) = verdict(false, 2).await;
+    let (verified, problem, problems) = verdict(false, 2).await;
     assert_eq!((verified, problems.len()), (None, 2));
+    assert!(problems[1].ends_with(&format!("{problem} (1 replica not checked)")), "{problems:?}");
     cluster.start_node(2).await;
 
     cluster.state().replica_health.insert((chunk, NodeId(3)), v1::ReplicaHealth::Lost);
