@@ -134,6 +134,59 @@ mod tests {
         }
     }
 
+    /// Returns the commands in the examples of a help text, without what the shell does with their
+    /// output.
+    fn examples(help: &str) -> Vec<String> {
+        let (_, examples) = help.split_once("\nExamples:\n").unwrap_or_default();
+        let examples = examples.replace("\\\n", " ");
+        let lines = examples.lines().map(|line| line.split(" # ").next().unwrap_or_default());
+        let parts = lines.flat_map(|line| line.split(" && ").flat_map(|part| part.split(" | ")));
+        let parts = parts.map(|part| part.split(" > ").next().unwrap_or_default().trim());
+        parts.filter(|part| part.starts_with("dfs ")).map(str::to_owned).collect()
+    }
+
+    /// Splits a command line like a shell, as far as the examples need it.
+    fn words(line: &str) -> Vec<String> {
+        let (mut words, mut word, mut quote) = (Vec::new(), String::new(), None);
+        for letter in line.chars().chain([' ']) {
+            match (letter, quote) {
+                ('\'' | '"', None) => quote = Some(letter),
+                (_, Some(open)) if open == letter => quote = None,
+                (' ', None) if word.is_empty() => {}
+                (' ', None) => words.push(std::mem::take(&mut word)),
+                _ => word.push(letter),
+            }
+        }
+        words
+    }
+
+    /// Collects the help texts of a command and those below it, by their full names.
+    fn help_texts(command: &mut clap::Command, name: &str, found: &mut Vec<(String, String)>) {
+        found.push((name.to_owned(), command.render_long_help().to_string()));
+        for below in command.get_subcommands_mut() {
+            let name = format!("{name} {}", below.get_name());
+            help_texts(below, &name, found);
+        }
+    }
+
+    #[test]
+    fn every_command_has_examples_of_its_own_that_are_understood() {
+        let mut command = Cli::command();
+        command.build();
+        let mut found = Vec::new();
+        help_texts(&mut command, "dfs", &mut found);
+        for (name, help) in found.iter().filter(|(name, _)| name != "dfs") {
+            let examples = examples(help);
+            let is_own =
+                |example: &String| example == name || example.starts_with(&format!("{name} "));
+            assert!(examples.iter().any(is_own), "{name} has no example of its own:\n{help}");
+            for example in &examples {
+                let parsed = Cli::try_parse_from(words(example));
+                assert!(parsed.is_ok(), "{name}: {example}: {:?}", parsed.err());
+            }
+        }
+    }
+
     #[test]
     fn help_lists_own_options_first_and_global_ones_last() {
         let mut command = Cli::command();

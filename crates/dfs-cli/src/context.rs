@@ -6,7 +6,6 @@ use std::io::{self, Write as _};
 use std::os::fd::AsFd as _;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::time::Duration;
 
 use dfs_client::{Client, ClientBuilder, GetOptions};
 use dfs_types::{Attributes, Clock as _, DfsPath, FileTime, SystemClock};
@@ -58,7 +57,7 @@ impl Context {
 
     fn client(global: &Global) -> ClientBuilder {
         Client::builder()
-            .deadline(Duration::from_secs(global.timeout))
+            .deadline(global.timeout)
             .location(rustix::system::uname().nodename().to_string_lossy(), "")
     }
 

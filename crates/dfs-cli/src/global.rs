@@ -1,6 +1,10 @@
 //! Options of every command.
 
+use std::time::Duration;
+
 use clap::Args;
+
+use crate::duration::duration;
 
 /// Options of every command.
 #[derive(Debug, Clone, Args)]
@@ -32,7 +36,8 @@ pub(crate) struct Global {
         default_value = "text"
     )]
     pub(crate) log_format: String,
-    /// Give up on a call after this many seconds of retries.
-    #[arg(long, global = true, env = "DFS_TIMEOUT", value_name = "SECONDS", default_value_t = 60)]
-    pub(crate) timeout: u64,
+    /// Give up on a call after retrying for this long: a number with s, m, h or d.
+    #[arg(long, global = true, env = "DFS_TIMEOUT", value_name = "TIME", default_value = "1m",
+          value_parser = duration)]
+    pub(crate) timeout: Duration,
 }

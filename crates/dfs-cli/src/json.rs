@@ -171,6 +171,7 @@ pub(crate) fn node(node: &NodeStatus) -> Value {
         "refuses_chunks": node.refuses_chunks,
         "sessions": node.sessions,
         "maintenance_left_ms": node.maintenance_left.map(|left| left.as_millis() as u64),
+        "lost_in_ms": node.lost_in.map(|left| left.as_millis() as u64),
         "disks": node.disks.iter().map(disk).collect::<Vec<_>>(),
     })
 }
@@ -186,6 +187,7 @@ pub(crate) fn disk(disk: &DiskStatus) -> Value {
         "state": disk.state.name(),
         "reason": disk.reason,
         "read_percent": disk.read_percent,
+        "can_be_removed": disk.can_be_removed,
         "scrub": disk.scrub.as_ref().map(scrub),
     })
 }

@@ -8,6 +8,7 @@ mod commands;
 mod confirmation;
 mod context;
 mod destination;
+mod duration;
 mod error;
 mod exit_code;
 mod global;

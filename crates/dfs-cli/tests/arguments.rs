@@ -54,7 +54,7 @@ fn mistakes_are_reported_with_their_exit_code() {
         (&["node", "admit"], 2, "required"),
         (&["node", "admit", "127.0.0.1:9"], 3, "no datanode 127.0.0.1:9"),
         (&["node", "forget", &nobody], 3, "is not known"),
-        (&["node", "maintenance", "--seconds", "86401", "a"], 2, "86400"),
+        (&["node", "maintenance", "--for", "25h", "a"], 2, "at most 24 h"),
         (&["node", "maintenance", "--end", "--require-safe", "a"], 2, "cannot be used with"),
         (&["frobnicate"], 2, "frobnicate"),
         (&["put"], 2, "required"),
@@ -104,7 +104,7 @@ fn every_kind_of_mistake_has_its_error_code() {
 fn unreachable_coordinator_is_reported() {
     let dfs = |coordinator: &str| {
         std::process::Command::new(crate::support::binary())
-            .args(["stat", "/x", "--timeout", "1", "--coordinator", coordinator])
+            .args(["stat", "/x", "--timeout", "1s", "--coordinator", coordinator])
             .output()
             .unwrap()
     };
@@ -119,7 +119,7 @@ fn unreachable_coordinator_is_reported() {
 fn port_of_another_service_is_reported() {
     let cluster = cluster();
     let url = format!("http://{}", cluster.coordinator.http_address());
-    let output = cluster.dfs(["stat", "/", "--timeout", "2", "--coordinator", &url]);
+    let output = cluster.dfs(["stat", "/", "--timeout", "2s", "--coordinator", &url]);
     assert_eq!(exit_code(&output), 5, "{}", stderr(&output));
     assert!(stderr(&output).contains(cluster.coordinator.http_address()), "{}", stderr(&output));
 }
@@ -132,7 +132,7 @@ fn too_few_datanodes_are_reported_with_their_number() {
     }
     let local = cluster.folder().join("file").display().to_string();
     noise_file(local.as_ref(), 10, 1);
-    let output = cluster.dfs(["put", &local, "/file", "--timeout", "5"]);
+    let output = cluster.dfs(["put", &local, "/file", "--timeout", "5s"]);
     assert_eq!(exit_code(&output), 5, "{}", stderr(&output));
     let said = stderr(&output);
     assert!(said.contains("can take a chunk: 1 of the 2 needed (3 known"), "{said}");
@@ -146,7 +146,7 @@ fn cluster_without_datanodes_is_reported() {
     let cluster = Cluster::start(binary(), Settings { datanodes: 0, ..Settings::default() });
     let local = cluster.folder().join("file").display().to_string();
     noise_file(local.as_ref(), 10, 1);
-    let output = cluster.dfs(["put", &local, "/file", "--timeout", "2"]);
+    let output = cluster.dfs(["put", &local, "/file", "--timeout", "2s"]);
     assert_eq!(exit_code(&output), 5, "{}", stderr(&output));
     assert!(stderr(&output).contains("start datanodes"), "{}", stderr(&output));
 }

@@ -96,7 +96,7 @@ fn s28_drained_node_is_truly_empty_while_files_are_written_and_read() {
     let node = node(&cluster, &drained);
     assert_eq!(chunks(&node), 0, "nothing was written to it afterwards: {node}");
     cluster.wait_for_full_replication(Duration::from_secs(30));
-    cluster.dfs_ok(["node", "deregister", &drained]);
+    cluster.dfs_ok(["node", "deregister", &drained, "--yes"]);
     cluster.datanodes[0].kill();
     for number in 0..files {
         assert_readable(&cluster, number);
@@ -131,18 +131,12 @@ fn s28_retired_disk_is_emptied_onto_the_other_disk_of_its_node() {
     assert!(retired["chunks"].as_u64() > Some(0), "{retired}");
     let id = retired["id"].as_str().unwrap();
     let files = write_and_read(&cluster, 20, || {
-        cluster.dfs_ok(["disk", "retire", id, "--yes"]);
-        let mut seen = Value::Null;
-        let is_empty = wait_until(Duration::from_mins(1), || {
-            seen = disks();
-            let disks = seen["disks"].as_array().unwrap();
-            disks.iter().any(|disk| {
-                disk["id"] == id
-                    && disk["chunks"] == 0
-                    && disk["reason"].as_str().unwrap().contains("can be removed")
-            })
-        });
-        assert!(is_empty, "{seen} {:?}", cluster.dfs_ok(["worker", "list"]));
+        cluster.dfs_ok(["disk", "retire", id, "--yes", "--wait"]);
+        let disks = disks();
+        let retired = disks["disks"].as_array().unwrap().iter().find(|disk| disk["id"] == id);
+        let retired = retired.unwrap();
+        assert_eq!((&retired["chunks"], &retired["can_be_removed"]), (&0.into(), &true.into()));
+        assert!(retired["reason"].as_str().unwrap().contains("can be removed"), "{retired}");
     });
     cluster.wait_for_full_replication(Duration::from_secs(30));
     for number in 0..files {

@@ -114,7 +114,7 @@ fn f13_f14_local_stores_with_any_number_of_datanodes_and_counts_its_disk_once() 
     let mut before = None;
     for (number, factor, min) in [("1", 1, 1), ("2", 2, 2), ("4", 3, 2)] {
         let local = start(number);
-        let put = local.dfs(&["put", "--timeout", "30", &file, &format!("/{number}")]);
+        let put = local.dfs(&["put", "--timeout", "30s", &file, &format!("/{number}")]);
         assert!(put.status.success(), "{number}: {}", stderr(&put));
         let status = status(&local);
         assert_eq!(status["replication_factor"], factor);

@@ -76,7 +76,7 @@ fn cluster_continues_on_migrated_metadata_and_refuses_the_original() {
         let is_refused = || node.log().contains("incarnation");
         assert!(wait_until(Duration::from_secs(30), is_refused), "{}", node.log());
     }
-    let put = cluster.dfs(["put", &local, "/d/newer", "--timeout", "1"]);
+    let put = cluster.dfs(["put", &local, "/d/newer", "--timeout", "1s"]);
     assert_ne!(exit_code(&put), 0);
 }
 

@@ -111,6 +111,8 @@ pub(crate) struct View {
     pub(crate) builds: BuildQuota,
     /// Time since its last heartbeat; `None` if this coordinator never got one.
     pub(crate) last_heard: Option<Duration>,
+    /// Time until it is lost if it stays silent; `None` if it is lost, or its silence is irrelevant.
+    pub(crate) lost_in: Option<Duration>,
     /// Rest of its maintenance, if it is in one.
     pub(crate) maintenance_left: Option<Duration>,
 }
@@ -565,6 +567,17 @@ impl Registry {
         }
     }
 
+    /// Returns the time until a node is lost if it stays silent; `None` if it is lost, or its silence
+    /// is irrelevant.
+    fn lost_in(&self, entry: &Entry, now: Instant) -> Option<Duration> {
+        let state = self.state_of(entry, now);
+        let is_awaited = matches!(
+            state,
+            NodeState::Active | NodeState::Draining | NodeState::Drained | NodeState::Suspect
+        );
+        is_awaited.then(|| self.timeouts.lost_after.saturating_sub(self.silence(entry, now)))
+    }
+
     /// Returns the disks of a node, and the contended file systems among them. The space of a file
     /// system shared by disks of several nodes is counted once: each gets its share.
     fn disks_of(
@@ -626,6 +639,7 @@ impl Registry {
             sessions: entry.report.sessions,
             builds: entry.build_quota(),
             last_heard: entry.last_heard.map(|at| now.saturating_duration_since(at)),
+            lost_in: self.lost_in(entry, now),
             maintenance_left: entry.maintenance_left(now),
         }
     }

@@ -27,6 +27,10 @@ pub(crate) enum Kind {
     Deregister,
     /// Of a lost node, with a loss that is accepted.
     Forget(Loss),
+    /// Only the check whether an empty node can be removed.
+    CheckDeregister,
+    /// Only the check of what would be lost with a lost node.
+    CheckForget,
 }
 
 /// Why a node was not removed.

@@ -41,6 +41,10 @@ enum Action {
 }
 
 #[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  dfs coordinator init --metadata redb:///var/lib/dfs/metadata
+  dfs coordinator init --metadata etcd://a:2379,b:2379,c:2379/dfs --replication-factor 2")]
 struct InitArgs {
     /// Location of the metadata: redb:///absolute/directory
     #[arg(long, env = "DFS_METADATA", value_name = "URL")]

@@ -2,10 +2,10 @@
 
 use clap::{Args, Subcommand};
 use dfs_client::{ClusterStatus, DiskStatus, NodeStatus};
-use dfs_types::ErrorCode;
+use dfs_types::{DiskId, DiskState, ErrorCode};
 use serde_json::json as document;
 
-use super::plan;
+use super::{emptying, plan};
 use crate::confirmation::Confirmation;
 use crate::context::Context;
 use crate::error::{Error, Result};
@@ -28,6 +28,10 @@ pub(crate) struct DiskArgs {
 #[derive(Debug, Subcommand)]
 enum Action {
     /// List the disks of all datanodes
+    #[command(after_help = "\
+Examples:
+  dfs disk list
+  dfs disk list --json | jq '.disks[].state'")]
     List,
     /// Move everything away from a disk, so that it can be removed
     Retire(RetireArgs),
@@ -40,7 +44,7 @@ background. `dfs disk list` shows what is left. Exits with 2 when nobody can con
 
 Examples:
   dfs disk retire 7c41
-  dfs disk retire 7c41 --yes
+  dfs disk retire 7c41 --yes --wait
   dfs disk retire 7c41 --undo")]
 struct RetireArgs {
     /// The disk.
@@ -48,8 +52,11 @@ struct RetireArgs {
     disk: String,
     #[command(flatten)]
     confirmation: Confirmation,
+    /// Wait until it is empty and can be removed.
+    #[arg(long)]
+    wait: bool,
     /// Use the disk again.
-    #[arg(long, conflicts_with = "yes")]
+    #[arg(long, conflicts_with_all = ["yes", "wait"])]
     undo: bool,
 }
 
@@ -102,7 +109,11 @@ async fn retire(args: &RetireArgs, status: &ClusterStatus, cx: &Context) -> Resu
     if args.undo {
         admin.unretire_disk(cluster, node, disk).await?;
         cx.out.done(&document!({
-            "disk": disk.to_string(), "node": node.to_string(), "is_retiring": false, "plan": null,
+            "disk": disk.to_string(),
+            "node": node.to_string(),
+            "is_retiring": false,
+            "can_be_removed": false,
+            "plan": null,
         }));
         cx.out.say(format_args!("disk {disk} of node {node} is used again"));
         return Ok(());
@@ -113,14 +124,39 @@ async fn retire(args: &RetireArgs, status: &ClusterStatus, cx: &Context) -> Resu
     }
     args.confirmation.ask("Retire this disk?", cx).await?;
     admin.retire_disk(cluster, node, disk).await?;
+    if args.wait {
+        wait_until_empty(disk, cx).await?;
+    }
     cx.out.done(&document!({
         "disk": disk.to_string(),
         "node": node.to_string(),
         "is_retiring": true,
+        "can_be_removed": args.wait,
         "plan": plan::document(&moves),
     }));
-    cx.out.say(format_args!("disk {disk} is being emptied; `dfs disk list` shows what is left"));
+    cx.out.say(if args.wait {
+        format!("disk {disk} is empty and can be removed")
+    } else {
+        format!("disk {disk} is being emptied; `dfs disk list` shows what is left")
+    });
     Ok(())
+}
+
+/// Waits until a retiring disk is empty.
+async fn wait_until_empty(disk: DiskId, cx: &Context) -> Result<()> {
+    emptying::wait(&disk.to_string(), cx, |status| is_empty(status, disk)).await
+}
+
+/// Returns `Some` once a retiring disk is empty.
+fn is_empty(status: &ClusterStatus, disk: DiskId) -> Result<Option<()>> {
+    let found = status.nodes.iter().flat_map(|node| &node.disks).find(|found| found.id == disk);
+    let why = match found {
+        Some(found) if found.can_be_removed => return Ok(Some(())),
+        Some(found) if found.state != DiskState::Healthy => return Ok(None),
+        Some(_) => "no longer being retired",
+        None => "no longer reported by its datanode",
+    };
+    Err(Error::new(ErrorCode::Conflict, format_args!("disk {disk} is {why}")))
 }
 
 /// Returns the disk that the user means, with its node.
@@ -136,5 +172,28 @@ fn find<'a>(status: &'a ClusterStatus, text: &str) -> Result<(&'a NodeStatus, &'
             .hint("`dfs disk list` shows the disks")),
         _ => Err(Error::usage(format_args!("{text} matches {} disks", found.len()))
             .hint("use a longer prefix of the id")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use dfs_types::{ClusterId, NodeId, NodeState};
+
+    use super::*;
+
+    #[test]
+    fn retired_disk_is_waited_for_until_it_can_be_removed() {
+        let mut status = ClusterStatus::new(ClusterId(1));
+        let found = |status: &ClusterStatus| is_empty(status, DiskId(2)).map_err(|e| e.code());
+        assert_eq!(found(&status), Err(ErrorCode::Conflict), "it is not reported");
+        let mut node = NodeStatus::new(NodeId(1), "a:7080", NodeState::Active);
+        node.disks = vec![DiskStatus::new(DiskId(1), 10), DiskStatus::new(DiskId(2), 10)];
+        node.disks[1].state = DiskState::Retiring;
+        status.nodes = vec![node];
+        assert_eq!(found(&status), Ok(None));
+        status.nodes[0].disks[1].can_be_removed = true;
+        assert_eq!(found(&status), Ok(Some(())));
+        status.nodes[0].disks[1] = DiskStatus::new(DiskId(2), 10);
+        assert_eq!(found(&status), Err(ErrorCode::Conflict), "it was taken back");
     }
 }

@@ -3,11 +3,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use clap::Args;
-use dfs_client::NodeLoss;
-use dfs_types::{ByteSize, ClusterId, ErrorCode, InodeId, NodeId, counted};
+use dfs_client::{ClusterStatus, NodeLoss, NodeStatus};
+use dfs_types::{ByteSize, ErrorCode, InodeId, NodeId, counted};
 use serde_json::json;
 
+use super::deregister::removal_line;
 use super::file_names;
+use super::node::{each_confirmed, member};
 use crate::confirmation::Confirmation;
 use crate::context::Context;
 use crate::error::{Error, Result};
@@ -23,19 +25,20 @@ const NAMED_MAX: usize = 3;
 #[command(after_help = "\
 For datanodes that will never come back: what they held counts as gone. A datanode is forgotten only
 when it is lost, and when no chunk has its last good replica there. Its disks are refused from then
-on. A datanode that returns meanwhile is not forgotten.
+on. A datanode that returns meanwhile is not forgotten. Shows what that means first, and asks.
 
 With --accept-loss, chunks may have their last good replica there: shows the files that lose bytes,
-and asks. Afterwards `dfs status` counts these chunks as missing, and `dfs fsck --delete-lost`
+too. Afterwards `dfs status` counts these chunks as missing, and `dfs fsck --delete-lost`
 deletes the files. Exits with 4 when it is refused, and with 2 when nobody can confirm.
 
 Examples:
   dfs node forget 3f2a
+  dfs node forget 3f2a --yes
   dfs node forget 3f2a --accept-loss && dfs fsck --delete-lost")]
 pub(super) struct ForgetArgs {
     /// The datanodes.
     #[arg(required = true, value_name = "NODE")]
-    pub(super) nodes: Vec<String>,
+    nodes: Vec<String>,
     /// Forget them although bytes of files are lost with them.
     #[arg(long)]
     accept_loss: bool,
@@ -59,38 +62,57 @@ struct Plan {
 }
 
 impl ForgetArgs {
-    /// Removes a lost node.
-    pub(super) async fn run(
-        &self,
-        (cluster, node): (ClusterId, NodeId),
-        cx: &Context,
-    ) -> Result<()> {
-        let admin = cx.client.admin();
-        let Some(loss) = admin.forget(cluster, node, None).await? else {
-            done(node, None, cx);
-            return Ok(());
+    /// Removes lost nodes.
+    pub(super) async fn run(&self, status: &ClusterStatus, cx: &Context) -> Result<()> {
+        let (admin, cluster) = (cx.client.admin(), status.cluster);
+        let plan = async |node: NodeId| {
+            let plan = match admin.plan_forget(cluster, node).await? {
+                Some(loss) => Some(Plan::of(loss, cx).await?),
+                None => None,
+            };
+            if let Some(plan) = plan.as_ref().filter(|_| !self.accept_loss) {
+                return Err(Error::new(ErrorCode::NotEmpty, plan.refusal(node)).hint(format!(
+                    "start it again; if it will never come back, `dfs node forget {node} \
+                     --accept-loss` gives up what only it holds"
+                )));
+            }
+            let Some(found) = member(status, node) else { return Ok((Vec::new(), plan)) };
+            let mut lines = vec![held_line(found)];
+            lines.extend(match &plan {
+                Some(plan) => plan.lines(node),
+                None => vec!["  no chunk has its last good replica there".to_owned()],
+            });
+            lines.push(removal_line(status, found));
+            Ok((lines, plan))
         };
-        let plan = Plan::of(loss, cx).await?;
-        if !self.accept_loss {
-            return Err(Error::new(ErrorCode::NotEmpty, plan.refusal(node)).hint(format!(
-                "start it again; if it will never come back, `dfs node forget {node} --accept-loss` \
-                 gives up what only it holds"
-            )));
-        }
-        for line in plan.lines(node) {
-            cx.out.say(line);
-        }
-        self.confirmation.ask("Forget this datanode, and lose these bytes?", cx).await?;
-        if admin.forget(cluster, node, Some(&plan.loss)).await?.is_some() {
-            let message = format!(
-                "other chunks than those shown would be lost with node {node} now; nothing was \
-                 changed"
-            );
-            return Err(Error::new(ErrorCode::Conflict, message).hint("run it again"));
-        }
-        done(node, Some(&plan), cx);
-        Ok(())
+        let run = async |node: NodeId, plan: Option<Plan>| {
+            let accepted = plan.as_ref().map(|plan| &plan.loss);
+            if admin.forget(cluster, node, accepted).await?.is_some() {
+                let message = format!(
+                    "other chunks than those shown would be lost with node {node} now; nothing was \
+                     changed"
+                );
+                return Err(Error::new(ErrorCode::Conflict, message).hint("run it again"));
+            }
+            done(node, plan.as_ref(), cx);
+            Ok(())
+        };
+        each_confirmed((&self.nodes, status), (self.confirmation, "Forget"), cx, plan, run).await
     }
+}
+
+/// Returns what a lost node held, by its last heartbeat.
+fn held_line(node: &NodeStatus) -> String {
+    let NodeStatus { id, address, state, .. } = node;
+    let held = match node.last_heard {
+        Some(_) => format!(
+            "what it held counts as gone: {}, up to {}",
+            counted(node.chunks(), "replica"),
+            ByteSize(node.used())
+        ),
+        None => "what it held, which is not known here, counts as gone".to_owned(),
+    };
+    format!("node {id} at {address} is {state}; {held}")
 }
 
 impl Plan {

@@ -27,6 +27,10 @@ pub(crate) struct GcArgs {
 #[derive(Debug, Subcommand)]
 enum Action {
     /// Show whether anything is deleted, and which replicas wait for it
+    #[command(after_help = "\
+Examples:
+  dfs gc status
+  dfs gc status --json | jq .unneeded_bytes")]
     Status,
     /// Permit deletion after the metadata was restored, migrated or set back
     Acknowledge(AcknowledgeArgs),

@@ -16,6 +16,10 @@ use crate::output::Output;
 
 /// Arguments of `dfs metadata`.
 #[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  dfs metadata migrate --from redb:///var/lib/dfs/metadata --to etcd://a:2379/dfs
+  dfs metadata check redb:///var/lib/dfs/metadata")]
 pub(crate) struct MetadataArgs {
     #[command(subcommand)]
     action: Action,

@@ -18,7 +18,7 @@ An existing file is replaced; `dfs undelete` restores it.
 
 Examples:
   dfs mv /a.txt /b.txt
-  dfs mv /x /y /archive/        into a directory")]
+  dfs mv /x /y /archive/        # into a directory")]
 pub(crate) struct MvArgs {
     /// Sources, then the destination: a new name, or an existing directory.
     #[arg(required = true, value_name = "SOURCE... DESTINATION")]

@@ -1,21 +1,18 @@
 //! `dfs node`: administration of single datanodes, by people and by the operator.
 
-use std::time::Duration;
-
 use clap::{Args, Subcommand};
-use dfs_client::{ClusterStatus, Maintenance, MaintenanceRequest, StopSafety};
+use dfs_client::{ClusterStatus, MovePlan, NodeStatus};
 use dfs_types::{ErrorCode, NodeId, NodeState};
 use serde_json::json;
 
+use super::deregister::DeregisterArgs;
 use super::forget::ForgetArgs;
-use super::{plan, readmit, status};
+use super::maintenance::{MaintenanceArgs, SafeToStopArgs};
+use super::{emptying, plan, readmit, status};
 use crate::confirmation::Confirmation;
 use crate::context::Context;
 use crate::error::{Error, Result};
 use crate::json;
-
-/// Interval of asking again.
-const POLL: Duration = Duration::from_secs(1);
 
 /// Arguments of `dfs node`.
 #[derive(Debug, Args)]
@@ -35,9 +32,13 @@ pub(crate) struct NodeArgs {
 #[derive(Debug, Subcommand)]
 enum Action {
     /// List the datanodes
+    #[command(after_help = "\
+Examples:
+  dfs node list
+  dfs node list --json | jq '.nodes[].state'")]
     List,
     /// Admit joining datanodes to the cluster
-    Admit(NodesArgs),
+    Admit(AdmitArgs),
     /// Check whether datanodes can stop at the same time
     SafeToStop(SafeToStopArgs),
     /// Put datanodes into maintenance, or end it
@@ -45,7 +46,7 @@ enum Action {
     /// Move everything away from datanodes
     Drain(DrainArgs),
     /// Use draining or drained datanodes again
-    Undrain(NodesArgs),
+    Undrain(UndrainArgs),
     /// Rebuild the replicas of lost datanodes although many are lost at once
     GiveUp(GiveUpArgs),
     /// Let a datanode join with older copies of its disks
@@ -63,7 +64,7 @@ With `auto_admit: false` on coordinators, a new datanode stays joining until it 
 Examples:
   dfs node admit 10.0.0.7:7080
   dfs node admit 3f2a 9c01")]
-struct NodesArgs {
+struct AdmitArgs {
     /// The datanodes.
     #[arg(required = true, value_name = "NODE")]
     nodes: Vec<String>,
@@ -71,44 +72,16 @@ struct NodesArgs {
 
 #[derive(Debug, Args)]
 #[command(after_help = "\
-Safe means that every chunk keeps as many good replicas as a write needs, and at least one fewer
-than wanted. Datanodes that are silent or in maintenance count as stopped. Exits with 0 when it is
-safe, 5 when it is not safe now.
+A datanode that is being drained, or is drained, becomes active again: it gets new replicas. What
+was moved away stays where it is.
 
 Examples:
-  dfs node safe-to-stop 3f2a
-  dfs node safe-to-stop 3f2a 9c01 --json | jq .chunks_below")]
-struct SafeToStopArgs {
+  dfs node undrain 3f2a
+  dfs node undrain 3f2a 9c01")]
+struct UndrainArgs {
     /// The datanodes.
     #[arg(required = true, value_name = "NODE")]
     nodes: Vec<String>,
-}
-
-#[derive(Debug, Args)]
-#[command(after_help = "\
-Replicas on a datanode in maintenance are not re-replicated, and it gets no new chunks. Maintenance
-ends after the given time or with --end, not when the datanode comes back. Announcing it again
-renews it. With --require-safe, exits with 5 when it is not safe now; concurrent requests for
-datanodes that must not be down together are never both granted.
-
-Examples:
-  dfs node maintenance 3f2a --require-safe && reboot-that-machine
-  dfs node maintenance 3f2a --seconds 600
-  dfs node maintenance 3f2a --end")]
-struct MaintenanceArgs {
-    /// The datanodes, in order.
-    #[arg(required = true, value_name = "NODE")]
-    nodes: Vec<String>,
-    /// Seconds after which it ends by itself; at most a day.
-    #[arg(long, value_name = "N", default_value_t = 3_600, conflicts_with = "end",
-          value_parser = clap::value_parser!(u64).range(1..=86_400))]
-    seconds: u64,
-    /// Start the maintenance only if the datanode can stop safely.
-    #[arg(long, conflicts_with = "end")]
-    require_safe: bool,
-    /// End the maintenance now.
-    #[arg(long)]
-    end: bool,
 }
 
 #[derive(Debug, Args)]
@@ -135,10 +108,12 @@ struct DrainArgs {
 #[command(after_help = "\
 When more than a quarter of the datanodes are lost at once, repair is held: more likely a network is
 at fault than all these machines. Datanodes that are given up do not count; their replicas are
-rebuilt elsewhere. One that returns is no longer given up. Exits with 2 when nobody can confirm.
+rebuilt elsewhere. One that returns is no longer given up. Shows what is rebuilt first. Exits with 4
+when it is refused, and with 2 when nobody can confirm.
 
 Examples:
-  dfs node give-up 3f2a 9c01")]
+  dfs node give-up 3f2a 9c01
+  dfs node give-up 3f2a 9c01 --yes")]
 struct GiveUpArgs {
     /// The datanodes.
     #[arg(required = true, value_name = "NODE")]
@@ -169,19 +144,6 @@ struct ReadmitArgs {
     confirmation: Confirmation,
 }
 
-#[derive(Debug, Args)]
-#[command(after_help = "\
-A datanode is removed only when it reports that it holds nothing, and no chunk is recorded there.
-Its disks are refused from then on; once emptied, they can join as a new datanode.
-
-Examples:
-  dfs node deregister 3f2a")]
-struct DeregisterArgs {
-    /// The datanodes.
-    #[arg(required = true, value_name = "NODE")]
-    nodes: Vec<String>,
-}
-
 pub(crate) async fn run(args: NodeArgs, cx: &Context) -> Result<()> {
     let status = cx.client.admin().status().await?;
     let cluster = status.cluster;
@@ -191,16 +153,16 @@ pub(crate) async fn run(args: NodeArgs, cx: &Context) -> Result<()> {
             Ok(())
         }
         Action::Drain(args) => drain(&args, &status, cx).await,
-        Action::Undrain(NodesArgs { nodes }) => {
+        Action::Undrain(UndrainArgs { nodes }) => {
             each(&nodes, &status, cx, async |node| {
                 let state = cx.client.admin().undrain(cluster, node).await?;
                 cx.out.done(&json!({ "node": node.to_string(), "state": state.to_string() }));
-                cx.out.say(format_args!("node {node} is {state}"));
+                cx.out.say(state_text(node, state, &status));
                 Ok(())
             })
             .await
         }
-        Action::Admit(NodesArgs { nodes }) => {
+        Action::Admit(AdmitArgs { nodes }) => {
             each(&nodes, &status, cx, async |node| {
                 let state = cx.client.admin().admit(cluster, node).await?;
                 cx.out.done(&json!({ "node": node.to_string(), "state": state.to_string() }));
@@ -209,40 +171,20 @@ pub(crate) async fn run(args: NodeArgs, cx: &Context) -> Result<()> {
             })
             .await
         }
-        Action::SafeToStop(args) => safe_to_stop(&args.nodes, &status, cx).await,
-        Action::Maintenance(args) => {
-            each(&args.nodes, &status, cx, async |node| maintenance(&args, &status, node, cx).await)
-                .await
-        }
-        Action::GiveUp(args) => {
-            args.confirmation.ask("Rebuild what these datanodes held elsewhere?", cx).await?;
-            each(&args.nodes, &status, cx, async |node| {
-                cx.client.admin().give_up(cluster, node).await?;
-                cx.out.done(&json!({ "node": node.to_string(), "state": "lost" }));
-                cx.out.say(format_args!("what node {node} held is rebuilt elsewhere"));
-                Ok(())
-            })
-            .await
-        }
+        Action::SafeToStop(args) => args.run(&status, cx).await,
+        Action::Maintenance(args) => args.run(&status, cx).await,
+        Action::GiveUp(args) => give_up(&args, &status, cx).await,
         Action::Readmit(args) => {
             let node = find(&status, &args.node)?;
             readmit::run(args.confirmation, (cluster, node), cx).await
         }
-        Action::Deregister(DeregisterArgs { nodes }) => {
-            each(&nodes, &status, cx, async |node| {
-                let out = cx.client.admin().deregister(cluster, node).await;
-                is_out(node, out, cx)
-            })
-            .await
-        }
-        Action::Forget(args) => {
-            each(&args.nodes, &status, cx, async |node| args.run((cluster, node), cx).await).await
-        }
+        Action::Deregister(args) => args.run(&status, cx).await,
+        Action::Forget(args) => args.run(&status, cx).await,
     }
 }
 
 /// Applies a call to each of several nodes, continuing after failures.
-async fn each(
+pub(super) async fn each(
     nodes: &[String],
     status: &ClusterStatus,
     cx: &Context,
@@ -255,6 +197,48 @@ async fn each(
             Err(error) => Err(error),
         };
         failures.note(done);
+    }
+    failures.into_result()
+}
+
+/// Plans an act on each of several nodes, asks once, and acts on one after the other. Nothing is
+/// changed unless every plan could be made. A plan without lines asks for nothing.
+pub(super) async fn each_confirmed<P>(
+    (nodes, status): (&[String], &ClusterStatus),
+    (confirmation, act): (Confirmation, &str),
+    cx: &Context,
+    plan: impl AsyncFn(NodeId) -> Result<(Vec<String>, P)>,
+    run: impl AsyncFn(NodeId, P) -> Result<()>,
+) -> Result<()> {
+    let mut failures = cx.failures();
+    let mut plans = Vec::new();
+    let mut asks = false;
+    for node in nodes {
+        let planned = match find(status, node) {
+            Ok(node) => plan(node).await.map(|planned| (node, planned)),
+            Err(error) => Err(error),
+        };
+        match planned {
+            Ok((node, (lines, plan))) => {
+                asks |= !lines.is_empty();
+                for line in lines {
+                    cx.out.say(line);
+                }
+                plans.push((node, plan));
+            }
+            Err(error) => failures.note(Err(error)),
+        }
+    }
+    failures.take()?;
+    if asks {
+        let question = match plans.len() {
+            1 => format!("{act} this datanode?"),
+            several => format!("{act} these {several} datanodes?"),
+        };
+        confirmation.ask(&question, cx).await?;
+    }
+    for (node, plan) in plans {
+        failures.note(run(node, plan).await);
     }
     failures.into_result()
 }
@@ -272,156 +256,81 @@ fn list(status: &ClusterStatus, cx: &Context) {
 
 async fn drain(args: &DrainArgs, status: &ClusterStatus, cx: &Context) -> Result<()> {
     let (admin, cluster) = (cx.client.admin(), status.cluster);
-    let nodes = args.nodes.iter().map(|node| find(status, node)).collect::<Result<Vec<_>>>()?;
-    let mut plans = Vec::new();
-    for node in nodes {
+    let plan = async |node: NodeId| {
         let moves = admin.plan_drain(cluster, node).await?;
-        for line in plan::lines(&format!("node {node}"), &moves) {
-            cx.out.say(line);
-        }
-        plans.push((node, moves));
-    }
-    let question = match plans.len() {
-        1 => "Drain this datanode?".to_owned(),
-        several => format!("Drain these {several} datanodes?"),
+        Ok::<_, Error>((plan::lines(&format!("node {node}"), &moves), moves))
     };
-    args.confirmation.ask(&question, cx).await?;
-    let mut failures = cx.failures();
-    for (node, moves) in plans {
-        let drained = async {
-            let mut state = admin.drain(cluster, node).await?;
-            if args.wait {
-                state = wait_until_drained(node, cx).await?;
-            }
-            cx.out.done(&json!({
-                "node": node.to_string(),
-                "state": state.to_string(),
-                "plan": plan::document(&moves),
-            }));
-            cx.out.say(format_args!("node {node} is {state}"));
-            Ok(())
-        };
-        failures.note(drained.await);
-    }
-    failures.into_result()
-}
-
-/// Waits until a node is drained, and shows what the worker does meanwhile.
-async fn wait_until_drained(node: NodeId, cx: &Context) -> Result<NodeState> {
-    let mut shown = String::new();
-    loop {
-        let status = cx.client.admin().status().await?;
-        let found = status.nodes.iter().find(|found| found.id == node);
-        let state = found.map_or(NodeState::Removed, |found| found.state);
-        match state {
-            NodeState::Drained => return Ok(state),
-            NodeState::Active | NodeState::Removed => {
-                let message = format_args!("node {node} is {state}, and no longer being drained");
-                return Err(Error::new(ErrorCode::Conflict, message));
-            }
-            _ => {}
+    let run = async |node: NodeId, moves: MovePlan| {
+        let mut state = admin.drain(cluster, node).await?;
+        let mut text = state_text(node, state, status);
+        if args.wait {
+            state = wait_until_drained(node, cx).await?;
+            text = format!("node {node} is {state}");
         }
-        let worker = status.workers.iter().find(|worker| worker.name == "drain");
-        if let Some(worker) = worker.filter(|worker| worker.state != shown) {
-            cx.out.say(&worker.state);
-            shown.clone_from(&worker.state);
-        }
-        tokio::time::sleep(POLL).await;
-    }
-}
-
-async fn safe_to_stop(nodes: &[String], status: &ClusterStatus, cx: &Context) -> Result<()> {
-    let nodes = nodes.iter().map(|node| find(status, node)).collect::<Result<Vec<_>>>()?;
-    let safety = loop {
-        let safety = cx.client.admin().safe_to_stop(status.cluster, &nodes).await?;
-        if !safety.is_pending {
-            break safety;
-        }
-        cx.out.say(&safety.reason);
-        tokio::time::sleep(POLL).await;
-    };
-    let StopSafety { is_safe, chunks_below, chunks_unreadable, reason, revision, .. } = safety;
-    if cx.out.is_json {
-        cx.out.json(&json!({
-            "nodes": nodes.iter().map(ToString::to_string).collect::<Vec<_>>(),
-            "is_safe": is_safe,
-            "chunks_below": chunks_below,
-            "chunks_unreadable": chunks_unreadable,
-            "reason": reason,
-            "revision": revision.0,
+        cx.out.done(&json!({
+            "node": node.to_string(),
+            "state": state.to_string(),
+            "plan": plan::document(&moves),
         }));
-    } else if is_safe {
-        cx.out.line("safe to stop");
-    } else {
-        cx.out.line(format_args!("not safe to stop: {reason}"));
-    }
-    if !cx.out.is_json && chunks_unreadable > 0 {
-        cx.out.line(format_args!("chunks unreadable meanwhile: {chunks_unreadable}"));
-    }
-    if is_safe { Ok(()) } else { Err(Error::new(ErrorCode::Busy, reason).reported()) }
-}
-
-async fn maintenance(
-    args: &MaintenanceArgs,
-    status: &ClusterStatus,
-    node: NodeId,
-    cx: &Context,
-) -> Result<()> {
-    let (admin, cluster) = (cx.client.admin(), status.cluster);
-    if args.end {
-        admin.end_maintenance(cluster, node).await?;
-        cx.out.done(&json!({ "node": node.to_string(), "left_ms": 0 }));
-        cx.out.say(format_args!("maintenance of node {node} has ended"));
-        return Ok(());
-    }
-    let seconds = args.seconds;
-    let mut wanted = MaintenanceRequest::new(Duration::from_secs(seconds));
-    if args.require_safe {
-        wanted = wanted.require_safe();
-    }
-    let granted = loop {
-        match admin.begin_maintenance(cluster, node, wanted).await? {
-            Maintenance::Refused(safety) if safety.is_pending => {
-                cx.out.say(&safety.reason);
-                tokio::time::sleep(POLL).await;
-            }
-            granted => break granted,
-        }
+        cx.out.say(text);
+        Ok::<_, Error>(())
     };
-    match granted {
-        Maintenance::Granted => {
-            cx.out.done(&json!({ "node": node.to_string(), "left_ms": seconds * 1_000 }));
-            cx.out.say(format_args!("node {node} is in maintenance for {seconds} s"));
-            Ok(())
+    each_confirmed((&args.nodes, status), (args.confirmation, "Drain"), cx, plan, run).await
+}
+
+/// Waits until a node is drained.
+async fn wait_until_drained(node: NodeId, cx: &Context) -> Result<NodeState> {
+    emptying::wait(&node.to_string(), cx, |status| {
+        match member(status, node).map_or(NodeState::Removed, |found| found.state) {
+            state @ NodeState::Drained => Ok(Some(state)),
+            state @ (NodeState::Active | NodeState::Removed) => {
+                let message = format_args!("node {node} is {state}, and no longer being drained");
+                Err(Error::new(ErrorCode::Conflict, message))
+            }
+            _ => Ok(None),
         }
-        Maintenance::Refused(StopSafety { reason, .. }) => Err(Error::new(
-            ErrorCode::Busy,
-            format_args!("it is not safe to stop node {node}: {reason}"),
-        )
-        .hint("nothing was changed; `dfs status` shows what is being repaired")),
+    })
+    .await
+}
+
+async fn give_up(args: &GiveUpArgs, status: &ClusterStatus, cx: &Context) -> Result<()> {
+    let plan = async |node: NodeId| {
+        let Some(found) = member(status, node) else { return Ok((Vec::new(), ())) };
+        if found.state != NodeState::Lost {
+            let state = found.state;
+            let message = format_args!("node {node} is {state}, and only a lost one is given up");
+            return Err(Error::new(ErrorCode::NotEmpty, message));
+        }
+        Ok((plan::rebuild_lines(&format!("node {node}"), &plan::rebuild(status, found)), ()))
+    };
+    let run = async |node: NodeId, ()| {
+        cx.client.admin().give_up(status.cluster, node).await?;
+        cx.out.done(&json!({ "node": node.to_string(), "state": "lost" }));
+        cx.out.say(format_args!("what node {node} held is rebuilt elsewhere"));
+        Ok::<_, Error>(())
+    };
+    each_confirmed((&args.nodes, status), (args.confirmation, "Give up"), cx, plan, run).await
+}
+
+/// Returns the state that a node was given, and that it is away.
+fn state_text(node: NodeId, state: NodeState, status: &ClusterStatus) -> String {
+    let observed = member(status, node).map(|found| found.state);
+    let is_away = |state: &NodeState| {
+        matches!(state, NodeState::Suspect | NodeState::Lost | NodeState::Maintenance)
+    };
+    match observed.filter(is_away) {
+        Some(observed) => format!("node {node} is {state}, but {observed} at present"),
+        None => format!("node {node} is {state}"),
     }
 }
 
-/// Reports that a node was removed, or why not.
-fn is_out(
-    node: NodeId,
-    done: std::result::Result<(), dfs_client::Error>,
-    cx: &Context,
-) -> Result<()> {
-    if let Err(error) = done {
-        let error = Error::from(error);
-        return Err(match error.code() {
-            ErrorCode::NotEmpty => error.hint("`dfs status` shows what each datanode holds"),
-            _ => error,
-        });
-    }
-    cx.out.done(&json!({ "node": node.to_string(), "state": "removed" }));
-    cx.out.say(format_args!("removed node {node} from the cluster"));
-    Ok(())
+/// Returns the status of a node; `None` for one that was removed or is not known.
+pub(super) fn member(status: &ClusterStatus, node: NodeId) -> Option<&NodeStatus> {
+    status.nodes.iter().find(|found| found.id == node)
 }
 
 /// Returns the node that the user means. Removed ones are not listed, but can be named in full.
-fn find(status: &ClusterStatus, text: &str) -> Result<NodeId> {
+pub(super) fn find(status: &ClusterStatus, text: &str) -> Result<NodeId> {
     if let Ok(node) = text.parse() {
         return Ok(node);
     }
@@ -442,13 +351,22 @@ fn find(status: &ClusterStatus, text: &str) -> Result<NodeId> {
 
 #[cfg(test)]
 mod tests {
-    use dfs_client::NodeStatus;
     use dfs_types::ClusterId;
 
     use super::*;
 
     fn node(id: u128, address: &str) -> NodeStatus {
         NodeStatus::new(NodeId(id), address, NodeState::Active)
+    }
+
+    #[test]
+    fn silent_node_is_not_said_to_be_active() {
+        let mut status = ClusterStatus::new(ClusterId(1));
+        status.nodes = vec![node(1, "a:7080")];
+        let text = |status: &ClusterStatus| state_text(NodeId(1), NodeState::Active, status);
+        assert_eq!(text(&status), format!("node {} is active", NodeId(1)));
+        status.nodes[0].state = NodeState::Suspect;
+        assert!(text(&status).ends_with("is active, but suspect at present"));
     }
 
     #[test]

@@ -25,7 +25,7 @@ given as a source is copied; within a directory, devices, sockets and pipes are 
 Examples:
   dfs put report.pdf /docs/
   dfs put -r src Cargo.toml /backup
-  dfs put -r project/. /project       what lies in it, not the folder itself
+  dfs put -r project/. /project       # its content, not the folder itself
   tar c . | dfs put - /backup.tar")]
 pub(crate) struct PutArgs {
     /// Sources (`-` is stdin), then the destination: a new name, or an existing directory.

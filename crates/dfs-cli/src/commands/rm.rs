@@ -19,7 +19,7 @@ Deleted entries can be restored for a while with `dfs undelete`.
 Examples:
   dfs rm /old.txt
   dfs rm -r /build /tmp/scratch
-  dfs rm --now -rf /huge        give the space back at once")]
+  dfs rm --now -rf /huge        # give the space back at once")]
 pub(crate) struct RmArgs {
     /// Paths to delete.
     #[arg(required = true)]

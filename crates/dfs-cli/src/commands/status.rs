@@ -5,10 +5,11 @@ use std::time::Duration;
 
 use clap::Args;
 use dfs_client::{ClusterStatus, DiskStatus};
-use dfs_types::{DiskState, ErrorCode};
+use dfs_types::{DiskState, ErrorCode, NodeState};
 use tokio::time::sleep;
 
 use crate::context::Context;
+use crate::duration::duration;
 use crate::error::{Error, Result};
 use crate::json;
 use crate::output::{size_text, span_text};
@@ -27,10 +28,10 @@ pub(crate) struct StatusArgs {
     /// Show it repeatedly, until interrupted.
     #[arg(long)]
     watch: bool,
-    /// Seconds between two updates.
-    #[arg(long, value_name = "N", default_value_t = 2, requires = "watch",
-          value_parser = clap::value_parser!(u64).range(1..=3_600))]
-    every: u64,
+    /// Time between two updates: a number with s, m, h or d.
+    #[arg(long, value_name = "TIME", default_value = "2s", requires = "watch",
+          value_parser = duration)]
+    every: Duration,
 }
 
 /// Clears a terminal and moves to its top.
@@ -47,7 +48,7 @@ pub(crate) async fn run(args: StatusArgs, cx: &Context) -> Result<()> {
         if !args.watch {
             return Ok(());
         }
-        sleep(Duration::from_secs(args.every)).await;
+        sleep(args.every).await;
     }
 }
 
@@ -140,6 +141,11 @@ pub(super) fn nodes(status: &ClusterStatus) -> Vec<String> {
         let (free, chunks) = (node.free(), node.chunks());
         let heard = node.last_heard.map_or_else(|| "never".to_owned(), ago);
         let left = node.maintenance_left.map(|left| format!("  for {} more", span_text(left)));
+        let left = left.or_else(|| {
+            let is_suspect = node.state == NodeState::Suspect;
+            let lost_in = node.lost_in.filter(|_| is_suspect).map(span_text)?;
+            Some(format!("  repair begins in {lost_in}, once it is lost"))
+        });
         let left = left.unwrap_or_default();
         let mut note = match node.faulty_disks().count() {
             0 => String::new(),
@@ -178,7 +184,7 @@ fn ago(elapsed: Duration) -> String {
 #[cfg(test)]
 mod tests {
     use dfs_client::{NodeStatus, ReplicationStatus, WorkerStatus};
-    use dfs_types::{ClusterId, DiskId, DiskState, NodeId, NodeState};
+    use dfs_types::{ClusterId, DiskId, NodeId};
 
     use super::*;
 
@@ -197,6 +203,18 @@ mod tests {
         let shown = nodes(&status).join("\n");
         assert!(shown.contains("starting, 53 % of its disks read"), "{shown}");
         assert!(shown.contains("is starting: /10: being read"), "{shown}");
+    }
+
+    #[test]
+    fn suspect_node_shows_when_repair_begins() {
+        let mut status = ClusterStatus::new(ClusterId(1));
+        let mut node = NodeStatus::new(NodeId(1), "a:7080", NodeState::Suspect);
+        node.lost_in = Some(Duration::from_secs(18));
+        status.nodes = vec![node];
+        let shown = nodes(&status).join("\n");
+        assert!(shown.contains("repair begins in 18 s, once it is lost"), "{shown}");
+        status.nodes[0].state = NodeState::Active;
+        assert!(!nodes(&status).join("\n").contains("repair"), "it is not silent");
     }
 
     /// F15.

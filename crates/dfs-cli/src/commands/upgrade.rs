@@ -7,6 +7,7 @@ use dfs_client::UpgradeStatus;
 use dfs_types::ErrorCode;
 use serde_json::json;
 
+use crate::confirmation::Confirmation;
 use crate::context::Context;
 use crate::error::{Error, Result};
 
@@ -33,23 +34,55 @@ pub(crate) struct UpgradeArgs {
 #[derive(Debug, Subcommand)]
 enum Action {
     /// Show which formats the cluster writes, and what prevents newer ones
+    #[command(after_help = "\
+Examples:
+  dfs upgrade status
+  dfs upgrade status --json | jq .blocked_by")]
     Status,
     /// Write the formats of this release from now on
-    Finalize,
+    Finalize(FinalizeArgs),
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+There is no way back to the older release afterwards. Exits with 1 while a coordinator or datanode
+runs the older release, and with 2 when nobody can confirm.
+
+Examples:
+  dfs upgrade finalize
+  dfs upgrade finalize --yes")]
+struct FinalizeArgs {
+    #[command(flatten)]
+    confirmation: Confirmation,
 }
 
 pub(crate) async fn run(args: UpgradeArgs, cx: &Context) -> Result<()> {
     let admin = cx.client.admin();
     let status = match args.action {
         Action::Status => admin.upgrade_status().await?,
-        Action::Finalize => {
+        Action::Finalize(FinalizeArgs { confirmation }) => {
             let cluster = admin.status().await?.cluster;
+            if let Some(plan) = plan(&admin.upgrade_status().await?) {
+                cx.out.say(plan);
+                confirmation.ask("Finalize the upgrade?", cx).await?;
+            }
             let asked = admin.finalize_upgrade(cluster).await?;
             wait(asked, cx).await?
         }
     };
     show(&status, cx);
     Ok(())
+}
+
+/// Returns what finalizing the upgrade means; `None` if nothing newer can be requested.
+fn plan(status: &UpgradeStatus) -> Option<String> {
+    let UpgradeStatus { written, wanted, newest, .. } = status;
+    (newest > wanted).then(|| {
+        format!(
+            "write level {written} is raised to {newest}: from then on a release that reads only \
+             levels up to {written} refuses to start, and the upgrade cannot be rolled back"
+        )
+    })
 }
 
 /// Waits until the level is raised, or blocked.

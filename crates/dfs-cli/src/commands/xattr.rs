@@ -35,6 +35,10 @@ pub(crate) struct XattrArgs {
 #[derive(Debug, Subcommand)]
 enum Action {
     /// Set an attribute
+    #[command(after_help = "\
+Examples:
+  dfs xattr set /report.pdf user.author 'Ada Lovelace'
+  dfs xattr set --create /report.pdf user.reviewed yes")]
     Set {
         /// The file, directory or symlink.
         path: OsString,
@@ -50,6 +54,10 @@ enum Action {
         replace: bool,
     },
     /// Write the value of an attribute to stdout
+    #[command(after_help = "\
+Examples:
+  dfs xattr get /report.pdf user.author
+  dfs xattr get /report.pdf user.thumbnail > thumbnail.png")]
     Get {
         /// The file, directory or symlink.
         path: OsString,
@@ -57,11 +65,17 @@ enum Action {
         name: OsString,
     },
     /// List the names of all attributes
+    #[command(after_help = "\
+Examples:
+  dfs xattr list /report.pdf")]
     List {
         /// The file, directory or symlink.
         path: OsString,
     },
     /// Remove an attribute
+    #[command(after_help = "\
+Examples:
+  dfs xattr remove /report.pdf user.author")]
     Remove {
         /// The file, directory or symlink.
         path: OsString,

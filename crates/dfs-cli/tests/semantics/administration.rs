@@ -155,7 +155,11 @@ async fn s26_node_with_the_last_replica_cannot_be_removed() {
     assert!(wait_until(Duration::from_secs(10), hears_of_it), "its heartbeat reports the chunk");
     refused(&cluster, "forget", first, "only a lost node");
     let gone = empty[0].id;
-    cluster.dfs_ok(["node", "deregister", &gone.to_string()]);
+    let unconfirmed = cluster.dfs(["node", "deregister", &gone.to_string()]);
+    assert_eq!(exit_code(&unconfirmed), 2, "nobody can confirm: {}", stderr(&unconfirmed));
+    assert!(stderr(&unconfirmed).contains("holds nothing"), "{}", stderr(&unconfirmed));
+    assert_eq!(state(&cluster, gone).as_deref(), Some("active"));
+    cluster.dfs_ok(["node", "deregister", &gone.to_string(), "--yes"]);
     cluster.dfs_ok(["node", "deregister", &gone.to_string()]);
     assert_eq!(state(&cluster, gone), None);
     // No node is left to re-replicate to.
@@ -170,7 +174,11 @@ async fn s26_node_with_the_last_replica_cannot_be_removed() {
     }
     cluster.start_datanode(holders[1].index);
     cluster.wait_for_active(1);
-    cluster.dfs_ok(["node", "forget", &first.to_string()]);
+    let unconfirmed = cluster.dfs(["node", "forget", &first.to_string()]);
+    assert_eq!(exit_code(&unconfirmed), 2, "nobody can confirm: {}", stderr(&unconfirmed));
+    assert!(stderr(&unconfirmed).contains("no chunk has its last good replica there"));
+    assert_eq!(state(&cluster, first).as_deref(), Some("lost"));
+    cluster.dfs_ok(["node", "forget", &first.to_string(), "--yes"]);
     assert!(read(&client, "/file").await.unwrap() == noise(100_000, 1));
     let index = holders[0].index;
     cluster.start_datanode(index);
@@ -189,7 +197,7 @@ async fn s27_cluster_is_created_once_and_only_admitted_nodes_join() {
         binary(),
         Settings { coordinator, awaits_init: true, ..Settings::default() },
     );
-    let waits = cluster.dfs(["status", "--timeout", "1"]);
+    let waits = cluster.dfs(["status", "--timeout", "1s"]);
     assert_eq!(exit_code(&waits), 5);
     assert!(stderr(&waits).contains("waits for init"), "{}", stderr(&waits));
     assert_eq!(cluster.coordinator.http_get("/healthz").0, 200);

@@ -50,6 +50,16 @@ impl NodeLoss {
 }
 
 impl Admin {
+    /// Returns what would be lost with a lost node, without changing anything; `None` if it can be
+    /// forgotten without a loss. Fails as [`Admin::forget`] would. Waits until all chunks are checked.
+    pub async fn plan_forget(
+        &self,
+        cluster: ClusterId,
+        node: NodeId,
+    ) -> Result<Option<NodeLoss>, Error> {
+        self.send_forget(cluster, node, None, true).await
+    }
+
     /// Removes a lost node from the cluster, permanently. Returns what would be lost, and removes
     /// nothing, if the node may hold last good replicas and that is not the loss that is accepted.
     ///
@@ -61,6 +71,16 @@ impl Admin {
         node: NodeId,
         accepted: Option<&NodeLoss>,
     ) -> Result<Option<NodeLoss>, Error> {
+        self.send_forget(cluster, node, accepted, false).await
+    }
+
+    async fn send_forget(
+        &self,
+        cluster: ClusterId,
+        node: NodeId,
+        accepted: Option<&NodeLoss>,
+        is_dry_run: bool,
+    ) -> Result<Option<NodeLoss>, Error> {
         let context = format!("forget node {node}");
         let accepted = accepted.map(|loss| v1::Loss {
             chunks: loss.chunks,
@@ -69,7 +89,7 @@ impl Admin {
         });
         loop {
             let (cluster_id, node_id) = (cluster.to_wire(), node.to_wire());
-            let request = v1::ForgetRequest { cluster_id, node_id, accepted };
+            let request = v1::ForgetRequest { cluster_id, node_id, accepted, is_dry_run };
             let reply = self.call(&context, request, |mut admin, request| async move {
                 admin.forget(request).await
             });

@@ -139,13 +139,28 @@ impl Admin {
         .await
     }
 
+    /// Checks whether a node can be deregistered, without changing anything. Fails as
+    /// [`Admin::deregister`] would. Waits until all chunks are checked.
+    pub async fn plan_deregister(&self, cluster: ClusterId, node: NodeId) -> Result<(), Error> {
+        self.send_deregister(cluster, node, true).await
+    }
+
     /// Removes a node that holds nothing from the cluster, permanently. Waits until all chunks are
     /// checked; the removal continues when this is dropped.
     pub async fn deregister(&self, cluster: ClusterId, node: NodeId) -> Result<(), Error> {
+        self.send_deregister(cluster, node, false).await
+    }
+
+    async fn send_deregister(
+        &self,
+        cluster: ClusterId,
+        node: NodeId,
+        is_dry_run: bool,
+    ) -> Result<(), Error> {
         let context = format!("deregister node {node}");
         loop {
             let (cluster_id, node_id) = (cluster.to_wire(), node.to_wire());
-            let request = v1::DeregisterRequest { cluster_id, node_id };
+            let request = v1::DeregisterRequest { cluster_id, node_id, is_dry_run };
             let reply = self.call(&context, request, |mut admin, request| async move {
                 admin.deregister(request).await
             });

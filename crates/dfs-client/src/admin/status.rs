@@ -72,6 +72,9 @@ pub struct NodeStatus {
     pub sessions: u32,
     /// Time until its maintenance ends by itself; `None` when not in maintenance.
     pub maintenance_left: Option<Duration>,
+    /// Time until it is lost, and its replicas are rebuilt, if it stays silent; `None` when it is lost
+    /// already, or not expected to send heartbeats.
+    pub lost_in: Option<Duration>,
 }
 
 /// Status of a disk of a datanode.
@@ -97,6 +100,8 @@ pub struct DiskStatus {
     pub scrub: Option<DiskScrub>,
     /// Percentage of it that has been read, while it is starting.
     pub read_percent: Option<u8>,
+    /// True once it is retired and proven to be empty.
+    pub can_be_removed: bool,
 }
 
 /// Health of the data, in chunks.
@@ -235,6 +240,7 @@ impl NodeStatus {
             refuses_chunks: false,
             sessions: 0,
             maintenance_left: None,
+            lost_in: None,
         }
     }
 
@@ -253,6 +259,7 @@ impl NodeStatus {
             refuses_chunks: node.refuses_chunks,
             sessions: node.sessions,
             maintenance_left: node.maintenance_left_ms.map(Duration::from_millis),
+            lost_in: node.lost_in_ms.map(Duration::from_millis),
         })
     }
 
@@ -313,6 +320,7 @@ impl DiskStatus {
             reason: String::new(),
             scrub: None,
             read_percent: None,
+            can_be_removed: false,
         }
     }
 
@@ -327,6 +335,7 @@ impl DiskStatus {
             reason: disk.reason,
             scrub: disk.scrub.map(wire::disk_scrub),
             read_percent: disk.read_percent.map(|percent| percent.min(100) as u8),
+            can_be_removed: disk.can_be_removed,
         })
     }
 }

@@ -305,7 +305,12 @@ fn disk_status(view: &View, disk: &DiskReport) -> v1::Disk {
         true => (DiskState::Retiring, "its replicas are being moved to other nodes".to_owned()),
         false => (disk.state, disk.reason.clone()),
     };
-    v1::Disk { state: v1::DiskState::from(state).into(), reason, ..wire_disk(disk) }
+    v1::Disk {
+        state: v1::DiskState::from(state).into(),
+        reason,
+        can_be_removed: is_retiring && is_clear,
+        ..wire_disk(disk)
+    }
 }
 
 /// Converts a disk to its wire form.
@@ -322,6 +327,7 @@ pub(super) fn wire_disk(disk: &DiskReport) -> v1::Disk {
         file_system_free: disk.file_system_free,
         scrub: disk.scrub.map(Into::into),
         read_percent: disk.read_percent,
+        can_be_removed: false,
     }
 }
 
@@ -334,6 +340,7 @@ fn node_status(view: &View) -> v1::NodeStatus {
         refuses_chunks: view.refuses_chunks(),
         sessions: view.sessions,
         maintenance_left_ms: view.maintenance_left.map(|left| left.as_millis() as u64),
+        lost_in_ms: view.lost_in.map(|left| left.as_millis() as u64),
     }
 }
 

@@ -16,18 +16,19 @@ use crate::core::Core;
 use crate::failure;
 use crate::removals::{Kind, NodeLoss, Obstacle, Progress};
 
-/// Removes an empty node.
+/// Removes an empty node, or checks whether that is possible.
 pub(super) async fn deregister(
     core: &Arc<Core>,
     (caller, request): (Caller, v1::DeregisterRequest),
 ) -> Result<v1::DeregisterResponse, Failure> {
     let node = node_of_call(core, &request.cluster_id, &request.node_id)?;
-    let progress = remove(core, caller, node, Kind::Deregister).await?;
+    let kind = if request.is_dry_run { Kind::CheckDeregister } else { Kind::Deregister };
+    let progress = remove(core, caller, node, kind).await?;
     let (is_pending, chunks_checked) = progress.to_wire();
     Ok(v1::DeregisterResponse { is_pending, chunks_checked })
 }
 
-/// Removes a lost node.
+/// Removes a lost node, or checks what would be lost with it.
 pub(super) async fn forget(
     core: &Arc<Core>,
     (caller, request): (Caller, v1::ForgetRequest),
@@ -35,7 +36,12 @@ pub(super) async fn forget(
     let node = node_of_call(core, &request.cluster_id, &request.node_id)?;
     let accepted =
         request.accepted.map(|v1::Loss { chunks, bytes, digest }| Loss { chunks, bytes, digest });
-    match remove(core, caller, node, Kind::Forget(accepted.unwrap_or_default())).await {
+    let kind = if request.is_dry_run {
+        Kind::CheckForget
+    } else {
+        Kind::Forget(accepted.unwrap_or_default())
+    };
+    match remove(core, caller, node, kind).await {
         Ok(progress) => {
             let (is_pending, chunks_checked) = progress.to_wire();
             Ok(v1::ForgetResponse { is_pending, chunks_checked, loss: None })
@@ -79,8 +85,9 @@ pub(super) async fn give_up(
     Ok(v1::GiveUpResponse {})
 }
 
-/// Begins to remove a node, unless that is in progress, and waits for a moment. The removal continues
-/// when the caller goes away, so that nothing is left half done.
+/// Begins to remove a node, or to check whether that is possible, unless that is in progress, and
+/// waits for a moment. The removal continues when the caller goes away, so that nothing is left half
+/// done.
 async fn remove(
     core: &Arc<Core>,
     caller: Caller,
@@ -94,6 +101,11 @@ async fn remove(
                 Kind::Deregister => remove_if(&core, &caller, node, &Empty, &checked).await,
                 Kind::Forget(accepted) => {
                     remove_if(&core, &caller, node, &Expendable { accepted }, &checked).await
+                }
+                Kind::CheckDeregister => check(&core, &caller, node, &Empty, &checked).await,
+                Kind::CheckForget => {
+                    let condition = Expendable { accepted: Loss::default() };
+                    check(&core, &caller, node, &condition, &checked).await
                 }
             }
         })
@@ -214,18 +226,7 @@ async fn remove_if(
     checked: &AtomicU64,
 ) -> Result<(), Obstacle> {
     for _ in 0..TRIES {
-        let stored = core
-            .namespace
-            .node(&caller.scope(), node)
-            .await
-            .map_err(|error| failure::of(&error))?;
-        let Some(stored) = stored else {
-            return Err(failure::of(&dfs_metadata::Error::UnknownNode(node)).into());
-        };
-        core.take_members(&[(node, stored.clone())]);
-        if stored.state == NodeState::Removed {
-            return Ok(());
-        }
+        let Some(stored) = present(core, caller, node).await? else { return Ok(()) };
         condition.check_node(core, node, &stored)?;
         match try_remove(core, caller, node, &stored, condition, checked).await {
             Ok(true) => info!(%node, "a datanode was removed from the cluster"),
@@ -246,17 +247,40 @@ async fn remove_if(
     Err(overtaken().into())
 }
 
-/// Makes one attempt. Returns `false` when the node was changed meanwhile.
-async fn try_remove(
+/// Checks whether a node could be removed now, and changes nothing.
+async fn check(
     core: &Core,
     caller: &Caller,
     node: NodeId,
-    stored: &Node,
     condition: &dyn Condition,
     checked: &AtomicU64,
-) -> Result<bool, Obstacle> {
-    let left = core.namespace.set_leaving(&caller.scope(), node, true).await;
-    core.take_members(&[(node, left.map_err(|error| failure::of(&error))?)]);
+) -> Result<(), Obstacle> {
+    for _ in 0..TRIES {
+        let Some(stored) = present(core, caller, node).await? else { return Ok(()) };
+        condition.check_node(core, node, &stored)?;
+        if let Some(holdings) = holdings(core, caller, node, checked).await? {
+            return condition.check_records(&holdings);
+        }
+    }
+    Err(overtaken().into())
+}
+
+/// Returns the record of a node; `None` once it is removed.
+async fn present(core: &Core, caller: &Caller, node: NodeId) -> Result<Option<Node>, Failure> {
+    let stored = core.namespace.node(&caller.scope(), node).await;
+    let stored = stored.map_err(|error| failure::of(&error))?;
+    let stored = stored.ok_or_else(|| failure::of(&dfs_metadata::Error::UnknownNode(node)))?;
+    core.take_members(&[(node, stored.clone())]);
+    Ok((stored.state != NodeState::Removed).then_some(stored))
+}
+
+/// Scans all chunks for what a node holds. `None` when the result is outdated at its end.
+async fn holdings(
+    core: &Core,
+    caller: &Caller,
+    node: NodeId,
+    checked: &AtomicU64,
+) -> Result<Option<Holdings>, Failure> {
     let (namespace, scope) = (&core.namespace, caller.scope());
     let liveness = || core.registry().liveness(Instant::now());
     let scan = namespace.begin_holdings_scan(&scope, node, &liveness()).await;
@@ -270,10 +294,24 @@ async fn try_remove(
         tokio::task::yield_now().await;
     }
     let holdings = namespace.end_holdings_scan(scan, &liveness()).await;
-    let Some(holdings) = holdings.map_err(|error| failure::of(&error))? else { return Ok(false) };
+    holdings.map_err(|error| failure::of(&error))
+}
+
+/// Makes one attempt. Returns `false` when the node was changed meanwhile.
+async fn try_remove(
+    core: &Core,
+    caller: &Caller,
+    node: NodeId,
+    stored: &Node,
+    condition: &dyn Condition,
+    checked: &AtomicU64,
+) -> Result<bool, Obstacle> {
+    let left = core.namespace.set_leaving(&caller.scope(), node, true).await;
+    core.take_members(&[(node, left.map_err(|error| failure::of(&error))?)]);
+    let Some(holdings) = holdings(core, caller, node, checked).await? else { return Ok(false) };
     condition.check_records(&holdings)?;
     // Time has passed during the scan.
     condition.check_node(core, node, stored)?;
-    let removed = namespace.remove_node(&scope, &holdings).await;
+    let removed = core.namespace.remove_node(&caller.scope(), &holdings).await;
     Ok(removed.map_err(|error| failure::of(&error))?)
 }

@@ -108,14 +108,16 @@ fn silence_makes_suspect_then_lost_until_heard_again() {
     let mut world = World::new();
     let node = world.node(1, NodeState::Active);
     let stream = world.hear(node);
-    for (seconds, state) in [
-        (9, NodeState::Active),
-        (10, NodeState::Suspect),
-        (59, NodeState::Suspect),
-        (60, NodeState::Lost),
-        (1_000, NodeState::Lost),
+    for (seconds, state, lost_in) in [
+        (9, NodeState::Active, Some(51)),
+        (10, NodeState::Suspect, Some(50)),
+        (59, NodeState::Suspect, Some(1)),
+        (60, NodeState::Lost, None),
+        (1_000, NodeState::Lost, None),
     ] {
         assert_eq!(world.at(seconds).state(node), state, "after {seconds} s");
+        let view = world.registry.view(node, world.now).unwrap();
+        assert_eq!(view.lost_in, lost_in.map(Duration::from_secs), "after {seconds} s");
     }
     let now = world.now;
     let state = world.registry.record_heartbeat(node, stream, report(1), now);

@@ -59,7 +59,12 @@ impl Cluster {
     }
 
     pub(super) async fn deregister(&self, node: u128) -> Result<(), Status> {
-        let request = v1::DeregisterRequest { cluster_id: self.id().await, node_id: id(node) };
+        self.send_deregister(node, false).await
+    }
+
+    async fn send_deregister(&self, node: u128, is_dry_run: bool) -> Result<(), Status> {
+        let (cluster_id, node_id) = (self.id().await, id(node));
+        let request = v1::DeregisterRequest { cluster_id, node_id, is_dry_run };
         self.admin().await.deregister(request).await.map(|_| ())
     }
 
@@ -74,8 +79,17 @@ impl Cluster {
         node: u128,
         accepted: Option<v1::Loss>,
     ) -> Result<v1::ForgetResponse, Status> {
-        let request =
-            v1::ForgetRequest { cluster_id: self.id().await, node_id: id(node), accepted };
+        self.send_forget(node, accepted, false).await
+    }
+
+    async fn send_forget(
+        &self,
+        node: u128,
+        accepted: Option<v1::Loss>,
+        is_dry_run: bool,
+    ) -> Result<v1::ForgetResponse, Status> {
+        let (cluster_id, node_id) = (self.id().await, id(node));
+        let request = v1::ForgetRequest { cluster_id, node_id, accepted, is_dry_run };
         self.admin().await.forget(request).await.map(Response::into_inner)
     }
 
@@ -171,10 +185,14 @@ async fn calls_for_another_cluster_or_no_node_are_refused() {
             };
             assert_eq!(refused(admin.maintenance(request).await), code);
         }
-        let request = v1::DeregisterRequest { cluster_id: cluster_id(), node_id: node_id() };
+        let request = v1::DeregisterRequest {
+            cluster_id: cluster_id(),
+            node_id: node_id(),
+            is_dry_run: false,
+        };
         assert_eq!(refused(admin.deregister(request).await), code);
         let (cluster_id, node_id) = (cluster_id(), node_id());
-        let request = v1::ForgetRequest { cluster_id, node_id, accepted: None };
+        let request = v1::ForgetRequest { cluster_id, node_id, ..v1::ForgetRequest::default() };
         assert_eq!(refused(admin.forget(request).await), code);
     }
     for node_ids in [vec![], vec![id(1); 101]] {
@@ -331,9 +349,15 @@ async fn deregister_needs_a_node_that_reports_itself_empty() {
     let text = refusal(cluster.deregister(5).await, ErrorCode::NotEmpty);
     assert!(text.contains("forget"), "{text}");
     fifth.beat().await;
+    for node in [1, 4] {
+        refusal(cluster.send_deregister(node, true).await, ErrorCode::NotEmpty);
+    }
+    cluster.send_deregister(5, true).await.unwrap();
+    assert_eq!(cluster.state(5).await, Some(v1::NodeState::Active), "a dry run changes nothing");
     for _ in 0..2 {
         cluster.deregister(5).await.unwrap();
     }
+    cluster.send_deregister(5, true).await.unwrap();
     assert_eq!(cluster.state(5).await, None);
     eventually("it learns its state", || async { fifth.node_state() == v1::NodeState::Removed })
         .await;
@@ -362,11 +386,14 @@ async fn forget_needs_a_lost_node_without_last_replicas() {
     let text = refusal(cluster.forget(3).await, ErrorCode::NotEmpty);
     assert!(text.contains("in maintenance"), "{text}");
     let needed = cluster.forget_with(2, None).await.unwrap().loss.unwrap();
+    assert_eq!(cluster.send_forget(2, None, true).await.unwrap().loss.as_ref(), Some(&needed));
     assert_eq!(needed.listed[0].chunk_id, sole.to_bytes()[..]);
     assert_eq!(needed.loss.map(|loss| (loss.chunks, loss.bytes)), Some((1, 4)));
     assert_eq!(cluster.state(2).await, Some(v1::NodeState::Lost));
     cluster.maintain(3, Duration::ZERO).await;
     cluster.until(3, v1::NodeState::Lost).await;
+    assert_eq!(cluster.send_forget(3, None, true).await.unwrap().loss, None);
+    assert_eq!(cluster.state(3).await, Some(v1::NodeState::Lost), "a dry run changes nothing");
     for _ in 0..2 {
         cluster.forget(3).await.unwrap();
     }

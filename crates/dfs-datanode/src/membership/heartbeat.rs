@@ -170,6 +170,7 @@ pub(super) fn disks(node: &Node) -> Vec<v1::Disk> {
             file_system_free: disk.file_system_free,
             reason: disk.reason,
             read_percent: disk.read_percent.map(u32::from),
+            can_be_removed: false,
         })
         .collect()
 }

@@ -4373,6 +4373,9 @@ pub struct Disk {
     /// Percentage of it that has been read while its node starts; set only while it is starting.
     #[prost(uint32, optional, tag = "11")]
     pub read_percent: ::core::option::Option<u32>,
+    /// Set in ClusterStatus once it is retired and proven to be empty. Nodes never set it.
+    #[prost(bool, tag = "12")]
+    pub can_be_removed: bool,
 }
 /// The scrub of a disk: a pass reads every replica on it.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
@@ -5083,6 +5086,10 @@ pub struct NodeStatus {
     /// Milliseconds until its maintenance ends; not set when it is in none.
     #[prost(uint64, optional, tag = "7")]
     pub maintenance_left_ms: ::core::option::Option<u64>,
+    /// Milliseconds until it is Lost, and its replicas are rebuilt, if it stays silent; not set when it
+    /// is Lost already, or not expected to send heartbeats.
+    #[prost(uint64, optional, tag = "8")]
+    pub lost_in_ms: ::core::option::Option<u64>,
 }
 /// Health of the chunks, in numbers of chunks unless stated otherwise.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -5500,8 +5507,12 @@ pub struct DeregisterRequest {
     /// The node; 16 bytes.
     #[prost(bytes = "bytes", tag = "2")]
     pub node_id: ::prost::bytes::Bytes,
+    /// Only checks whether it can be removed.
+    #[prost(bool, tag = "3")]
+    pub is_dry_run: bool,
 }
-/// The node is Removed, and its disks are refused from now on, unless the removal is pending.
+/// The node is Removed, and its disks are refused from now on, unless the removal is pending, or only
+/// the check was requested.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct DeregisterResponse {
     /// Set while all chunks are being checked: ask again. Meanwhile no receipt of the node counts.
@@ -5523,9 +5534,12 @@ pub struct ForgetRequest {
     /// The loss to accept, as an earlier reply named it; not set to accept none.
     #[prost(message, optional, tag = "3")]
     pub accepted: ::core::option::Option<Loss>,
+    /// Only checks whether it can be removed, and returns what would be lost.
+    #[prost(bool, tag = "4")]
+    pub is_dry_run: bool,
 }
-/// The node is Removed, and its disks are refused from now on, unless the removal is pending or
-/// there is a loss.
+/// The node is Removed, and its disks are refused from now on, unless the removal is pending, there
+/// is a loss, or only the check was requested.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct ForgetResponse {
     /// Set while all chunks are being checked: ask again. Meanwhile no receipt of the node counts.

@@ -300,7 +300,7 @@ impl Cluster {
 
     /// Returns the document of `dfs status --json`.
     pub fn status(&self) -> Option<serde_json::Value> {
-        let output = self.dfs(["status", "--json", "--timeout", "5"]);
+        let output = self.dfs(["status", "--json", "--timeout", "5s"]);
         output.status.success().then(|| serde_json::from_slice(&output.stdout).ok()).flatten()
     }
 

@@ -12,9 +12,9 @@ use dfs_types::{ErrorCode, counted};
 use serde_json::json;
 
 use self::plan::plan;
-use super::worker::duration;
 use crate::confirmation::Confirmation;
 use crate::context::Context;
+use crate::duration::duration;
 use crate::error::{Error, Result, remote_path};
 use crate::printable::printable;
 

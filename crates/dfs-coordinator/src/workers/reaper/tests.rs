@@ -154,6 +154,7 @@ fn view(free: u64, is_full: bool, state: NodeState) -> View {
         sessions: 0,
         builds: BuildQuota::of(2),
         last_heard: Some(Duration::ZERO),
+        lost_in: None,
         maintenance_left: None,
     }
 }

@@ -440,6 +440,7 @@ pub(super) mod tests {
             sessions: 0,
             builds: BuildQuota::of(2),
             last_heard: None,
+            lost_in: None,
             maintenance_left: None,
         }
     }
