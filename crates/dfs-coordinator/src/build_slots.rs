@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use dfs_types::{BUILD_WEIGHT_MAX, NodeId};
+use dfs_types::NodeId;
 use tokio::sync::Notify;
 use tokio::time::{Instant, timeout};
 
@@ -43,9 +43,9 @@ impl BuildEnd {
 pub(crate) struct BuildQuota(u32);
 
 impl BuildQuota {
-    /// Returns the quota of a node that reported this many builds.
-    pub(crate) fn of(builds: u32) -> Self {
-        Self(builds.saturating_mul(BUILD_WEIGHT_MAX))
+    /// Returns the quota of a node that reported this weight.
+    pub(crate) const fn of(weight: u32) -> Self {
+        Self(weight)
     }
 
     /// Returns the part of it for work that can wait, so that repair finds the rest free.

@@ -83,8 +83,9 @@ pub(crate) struct Report {
     pub(crate) is_full: bool,
     pub(crate) is_stopping: bool,
     pub(crate) sessions: u32,
-    /// Large replicas that it builds, and may be read for builds elsewhere, at a time.
-    pub(crate) builds: u32,
+    /// Weight of the replicas that it builds at a time, and of those that may be read there for builds
+    /// elsewhere.
+    pub(crate) build_weight: u32,
 }
 
 /// A node at one moment.
@@ -230,8 +231,8 @@ impl Entry {
     }
 
     fn build_quota(&self) -> BuildQuota {
-        // One until it has reported.
-        BuildQuota::of(self.report.builds.max(1))
+        // One replica until it has reported.
+        BuildQuota::of(self.report.build_weight.max(1))
     }
 
     fn maintenance_left(&self, now: Instant) -> Option<Duration> {

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use dfs_types::{BUILD_WEIGHT_MAX, build_weight};
+use dfs_types::build_weight;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::Error;
@@ -72,9 +72,8 @@ pub(crate) struct BuildPermit {
 }
 
 impl BuildLimit {
-    /// Creates a limit of `builds` large replicas at a time.
-    pub(crate) fn new(builds: usize) -> Self {
-        let max = BUILD_WEIGHT_MAX.saturating_mul(builds as u32);
+    /// Creates a limit of replicas of this weight at a time.
+    pub(crate) fn new(max: u32) -> Self {
         Self { max, weight: Arc::default() }
     }
 
@@ -96,11 +95,13 @@ impl Drop for BuildPermit {
 
 #[cfg(test)]
 mod tests {
+    use dfs_types::BUILD_WEIGHT_MAX;
+
     use super::*;
 
     #[test]
     fn large_build_starts_while_small_ones_leave_any_room() {
-        let builds = BuildLimit::new(1);
+        let builds = BuildLimit::new(BUILD_WEIGHT_MAX);
         let mut small: Vec<_> = (0..15).map(|_| builds.enter(1).unwrap()).collect();
         let large = builds.enter(64 << 20).unwrap();
         small.clear();

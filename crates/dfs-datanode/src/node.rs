@@ -10,8 +10,8 @@ use dfs_proto::wire;
 use dfs_runtime::Readiness;
 use dfs_transport::Channels;
 use dfs_types::{
-    BUILD_WEIGHT_MAX, ClusterId, DiskId, Generation, Incarnation, LeaseEpoch, Level, NodeId,
-    NodeState, Part, Random, ReadProof, Receipt, RegistrationNumber, ReplicaRef, Seal, SealKey,
+    ClusterId, DiskId, Generation, Incarnation, LeaseEpoch, Level, NodeId, NodeState, Part, Random,
+    ReadProof, Receipt, RegistrationNumber, ReplicaRef, Seal, SealKey,
 };
 use dfs_workers::{Handles, Place, Throttle};
 use tokio::sync::{Mutex as AsyncMutex, Semaphore, watch};
@@ -116,8 +116,8 @@ impl Node {
             reads: Arc::new(Semaphore::new(settings.reads)),
             waiting_reads: Semaphore::new(WAITING_READS_MAX),
             calls: CallLimits::default(),
-            builds: BuildLimit::new(settings.builds),
-            build_reads: Arc::new(Semaphore::new(settings.builds * BUILD_WEIGHT_MAX as usize)),
+            builds: BuildLimit::new(settings.build_weight()),
+            build_reads: Arc::new(Semaphore::new(settings.build_weight() as usize)),
             movement: Throttle::new(settings.move_bytes_per_second),
             settings,
             store,

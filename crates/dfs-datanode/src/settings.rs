@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use dfs_runtime::JoinSecret;
 use dfs_transport::Channels;
-use dfs_types::{Level, Replication};
+use dfs_types::{BUILD_WEIGHT_MAX, Frame, Level, Replication};
 use serde::{Deserialize, Serialize};
 
 use crate::Error;
@@ -58,9 +58,10 @@ pub struct Settings {
     pub reads: usize,
     /// Replicas of 64 MiB and more built here concurrently, on orders of coordinators, and read
     /// here concurrently for builds elsewhere. A replica of 4 MiB or less counts as a sixteenth.
+    /// Fewer while `move_bytes_per_second` is too low for so many: one for each 16 MiB.
     pub builds: usize,
     /// Bytes per second that builds here, and builds of other nodes from here, may move together; 0
-    /// for no limit. Each replica counts as 256 KiB at least.
+    /// for no limit, otherwise 1 MiB or more. Each replica counts as 256 KiB at least.
     pub move_bytes_per_second: u64,
     /// Milliseconds within which the scrub reads every replica on a disk once; 0 for only when it is
     /// requested.
@@ -178,10 +179,25 @@ impl Settings {
         if (1..SCRUB_EVERY_MS_MIN).contains(&self.scrub_every_ms) {
             return wrong("scrub_every_ms", "is less than 1000, but not 0");
         }
+        if (1..MOVE_RATE_MIN).contains(&self.move_bytes_per_second) {
+            return wrong("move_bytes_per_second", "is less than 1 MiB, but not 0");
+        }
         if self.window_bytes < WINDOW_BYTES_MIN {
             return wrong("window_bytes", "is less than 8 MiB");
         }
         Ok(())
+    }
+
+    /// Returns the weight of the replicas that may be built here concurrently, and of those that may
+    /// be read here for builds elsewhere. Each of them gets its turn to move a frame within seconds,
+    /// so that nobody takes a node with a low rate for one that hangs.
+    pub(crate) fn build_weight(&self) -> u32 {
+        let most = BUILD_WEIGHT_MAX.saturating_mul(self.builds as u32);
+        match self.move_bytes_per_second / MOVE_RATE_MIN {
+            // Unlimited.
+            0 => most,
+            turns => most.min(u32::try_from(turns).unwrap_or(u32::MAX)),
+        }
     }
 
     pub(crate) fn session_idle(&self) -> Duration {
@@ -204,6 +220,8 @@ impl Settings {
 
 /// A shorter pass would do little but list replicas.
 const SCRUB_EVERY_MS_MIN: u64 = 1_000;
+/// At a lower rate, a single frame of maximum size takes as long as a source that hangs.
+const MOVE_RATE_MIN: u64 = Frame::DATA_MAX as u64;
 /// Room for several frames of maximum size.
 const WINDOW_BYTES_MIN: u64 = 8 << 20;
 
@@ -244,6 +262,19 @@ mod tests {
         assert_eq!(refused(|s| s.replica_stall_ms = s.session_idle_ms), "replica_stall_ms");
         assert_eq!(refused(|s| s.window_bytes = 1), "window_bytes");
         assert_eq!(refused(|s| s.scrub_every_ms = 1), "scrub_every_ms");
+        assert_eq!(refused(|s| s.move_bytes_per_second = 1), "move_bytes_per_second");
+    }
+
+    #[test]
+    fn node_with_a_low_rate_builds_less_at_a_time() {
+        for (builds, mib_per_second, weight) in
+            [(2, 0, 32), (2, 64, 32), (4, 64, 64), (8, 64, 64), (2, 20, 20), (2, 1, 1), (256, 1, 1)]
+        {
+            let settings =
+                Settings { builds, move_bytes_per_second: mib_per_second << 20, ..sound() };
+            assert!(settings.validate().is_ok());
+            assert_eq!(settings.build_weight(), weight, "{builds} at {mib_per_second} MiB/s");
+        }
     }
 
     #[test]

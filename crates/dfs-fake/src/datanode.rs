@@ -268,7 +268,7 @@ impl DataNode for FakeDataNode {
     async fn build_replica(
         &self,
         _: Request<v1::BuildReplicaRequest>,
-    ) -> Answered<v1::BuildReplicaResponse> {
+    ) -> Answered<Self::BuildReplicaStream> {
         Err(Status::unimplemented(""))
     }
 
@@ -289,13 +289,17 @@ impl DataNode for FakeDataNode {
     async fn adopt_replica(
         &self,
         _: Request<v1::AdoptReplicaRequest>,
-    ) -> Answered<v1::AdoptReplicaResponse> {
+    ) -> Answered<Self::AdoptReplicaStream> {
         Err(Status::unimplemented(""))
     }
 
     type ListChunksStream = Answers<v1::ChunkListPage>;
 
     type InventoryStream = Answers<v1::InventoryPage>;
+
+    type BuildReplicaStream = Answers<v1::BuildReplicaResponse>;
+
+    type AdoptReplicaStream = Answers<v1::AdoptReplicaResponse>;
 
     async fn inventory(&self, _: Request<v1::InventoryRequest>) -> Answered<Self::InventoryStream> {
         Err(Status::unimplemented(""))

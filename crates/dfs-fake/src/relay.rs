@@ -51,6 +51,8 @@ impl DataNode for FakeRelay {
     type RetrieveChunkStream = Answers<v1::ChunkFrame>;
     type ListChunksStream = Answers<v1::ChunkListPage>;
     type InventoryStream = Answers<v1::InventoryPage>;
+    type BuildReplicaStream = Answers<v1::BuildReplicaResponse>;
+    type AdoptReplicaStream = Answers<v1::AdoptReplicaResponse>;
 
     async fn prepare_chunk_upload(
         &self,
@@ -98,7 +100,7 @@ impl DataNode for FakeRelay {
     async fn build_replica(
         &self,
         _: Request<v1::BuildReplicaRequest>,
-    ) -> Answered<v1::BuildReplicaResponse> {
+    ) -> Answered<Self::BuildReplicaStream> {
         Err(Status::unimplemented(""))
     }
 
@@ -119,7 +121,7 @@ impl DataNode for FakeRelay {
     async fn adopt_replica(
         &self,
         _: Request<v1::AdoptReplicaRequest>,
-    ) -> Answered<v1::AdoptReplicaResponse> {
+    ) -> Answered<Self::AdoptReplicaStream> {
         Err(Status::unimplemented(""))
     }
 

@@ -264,7 +264,7 @@ async fn take(
         is_full: report.is_full,
         is_stopping: report.is_stopping,
         sessions: report.sessions,
-        builds: report.builds,
+        build_weight: report.build_weight,
     };
     let state = {
         let mut registry = core.registry();

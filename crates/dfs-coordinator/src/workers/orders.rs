@@ -14,6 +14,7 @@ use dfs_types::{
     ChunkId, ChunkSeal, DiskId, ErrorCode, Generation, NodeId, Part, ReadProof, Receipt,
     ReplicaCondition, ReplicaRef, ReplicaVerdict,
 };
+use futures_util::{Stream, StreamExt as _};
 use tokio::time::{Instant, timeout};
 use tonic::Status;
 
@@ -21,8 +22,12 @@ use crate::core::{Core, location};
 
 /// Time limit of small orders.
 pub(super) const ORDER_TIMEOUT: Duration = Duration::from_secs(20);
-/// Bytes per second below which orders that read a replica are abandoned.
-pub(super) const SLOWEST: u64 = 1 << 20;
+/// Time within which a node that works on a long order shows progress: more than a source of a build
+/// may keep silent, and a busy disk needs to sync.
+const PROGRESS_WITHIN: Duration = Duration::from_mins(1);
+/// Bytes per second below which orders that verify a replica are abandoned. The node reads it as fast
+/// as its disk allows.
+const SLOWEST: u64 = 1 << 20;
 
 /// Returns the name of a replica on its node; its record has the number of `disk`.
 pub(crate) fn replica_ref(chunk: ChunkId, replica: ReplicaId, disk: DiskId) -> ReplicaRef {
@@ -33,7 +38,6 @@ pub(crate) fn replica_ref(chunk: ChunkId, replica: ReplicaId, disk: DiskId) -> R
 pub(super) struct Build {
     /// `None` when no source provided the whole chunk.
     pub(super) outcome: Option<BuildOutcome>,
-    /// Sources that failed, with the reason.
     pub(super) failed: Vec<(NodeId, String)>,
 }
 
@@ -160,8 +164,7 @@ pub(super) async fn build(
         replaces: replaces.iter().copied().map(Into::into).collect(),
     };
     let (mut client, request) = order(core, target, request)?;
-    let limit = ORDER_TIMEOUT + Duration::from_secs(seal.length / SLOWEST);
-    let answer = within(limit, client.build_replica(request)).await?;
+    let answer = result(client.build_replica(request)).await?;
     let outcome = match answer.outcome {
         None => None,
         Some(Outcome::Existing(existing)) => {
@@ -228,6 +231,33 @@ pub(super) fn order<R: Ordered>(
     Ok((client, core.order(node, view.member.registration, request)))
 }
 
+/// Waits for the result of an order that may take long, as long as the node shows progress: the last
+/// message of its reply, which is not empty.
+pub(super) async fn result<T, S>(
+    call: impl Future<Output = Result<tonic::Response<S>, Status>>,
+) -> Result<T, Failure>
+where
+    T: Default + PartialEq,
+    S: Stream<Item = Result<T, Status>> + Unpin,
+{
+    let mut messages = within(PROGRESS_WITHIN, call).await?;
+    let mut last = T::default();
+    loop {
+        match timeout(PROGRESS_WITHIN, messages.next()).await {
+            Ok(Some(Ok(message))) => last = message,
+            Ok(Some(Err(status))) => return Err(Failure::from_status(&status)),
+            Ok(None) if last != T::default() => return Ok(last),
+            Ok(None) => {
+                return Err(Failure::new(ErrorCode::OutcomeUnknown, "the reply has no result"));
+            }
+            Err(_) => {
+                let message = format!("no progress within {} s", PROGRESS_WITHIN.as_secs());
+                return Err(Failure::new(ErrorCode::OutcomeUnknown, message));
+            }
+        }
+    }
+}
+
 pub(super) async fn within<T>(
     limit: Duration,
     call: impl Future<Output = Result<tonic::Response<T>, Status>>,
@@ -239,5 +269,50 @@ pub(super) async fn within<T>(
             let message = format!("no reply within {} s", limit.as_secs());
             Err(Failure::new(ErrorCode::OutcomeUnknown, message))
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::stream;
+    use tokio::time::sleep;
+
+    use super::*;
+
+    /// Returns what comes of a reply with these messages, each after so many seconds of silence.
+    async fn result_of(messages: &[(u64, Result<u32, Status>)]) -> Result<u32, Failure> {
+        let messages = stream::iter(messages.to_vec()).then(|(seconds, message)| async move {
+            sleep(Duration::from_secs(seconds)).await;
+            message
+        });
+        result(async { Ok(tonic::Response::new(Box::pin(messages))) }).await
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn order_lasts_as_long_as_its_node_shows_progress() {
+        let began = Instant::now();
+        let progress = vec![(50, Ok(0)); 100];
+        let built = [&progress[..], &[(50, Ok(7))]].concat();
+        assert_eq!(result_of(&built).await.unwrap(), 7);
+        assert_eq!(began.elapsed().as_secs(), 5_050, "longer than any limit on the whole order");
+        let hung = [&progress[..], &[(5_000, Ok(7))]].concat();
+        let began = Instant::now();
+        let failure = result_of(&hung).await.unwrap_err();
+        assert_eq!(failure.code, ErrorCode::OutcomeUnknown);
+        assert_eq!(began.elapsed().as_secs(), 5_060);
+        let never = async { std::future::pending().await };
+        let failure = result::<u32, stream::Empty<_>>(never).await.unwrap_err();
+        assert_eq!(failure.code, ErrorCode::OutcomeUnknown);
+        assert_eq!(began.elapsed().as_secs(), 5_120, "nor does one that never replies");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn reply_that_ends_without_a_result_is_a_failure() {
+        let refused = Failure::new(ErrorCode::NoSpace, "full").into();
+        let code = |failure: Failure| failure.code;
+        let failure = result_of(&[(1, Ok(0)), (1, Err(refused))]).await.unwrap_err();
+        assert_eq!(code(failure), ErrorCode::NoSpace);
+        assert_eq!(code(result_of(&[(1, Ok(0))]).await.unwrap_err()), ErrorCode::OutcomeUnknown);
+        assert_eq!(code(result_of(&[]).await.unwrap_err()), ErrorCode::OutcomeUnknown);
     }
 }

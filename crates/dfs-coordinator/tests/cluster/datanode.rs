@@ -369,7 +369,7 @@ impl FakeDataNode {
             incarnation: state.incarnation,
             stream: 0,
             proof: proof.into(),
-            builds: 2,
+            build_weight: 32,
         }
     }
 

@@ -1,9 +1,13 @@
 //! Adoption of a replica that no record names, as ordered by a coordinator.
 
-use dfs_chunkstore::StoreError;
-use dfs_proto::{v1, wire};
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use dfs_chunkstore::{ReadPace, StoreError};
+use dfs_proto::{Failure, v1, wire};
 use dfs_types::{Generation, ReplicaCondition};
 
+use super::progress::Progress;
 use crate::Error;
 use crate::node::Node;
 use crate::orders::Authorised;
@@ -11,8 +15,17 @@ use crate::orders::Authorised;
 /// Makes a replica durable under a new stamp, and reads it end to end. It may never have been synced,
 /// and orders to delete it under its old stamp may still be in flight.
 pub(super) async fn run(
+    node: Arc<Node>,
+    order: Authorised<v1::AdoptReplicaRequest>,
+    progress: Progress,
+) -> Result<v1::AdoptReplicaResponse, Failure> {
+    adopt(&node, order, &progress).await.map_err(Failure::from)
+}
+
+async fn adopt(
     node: &Node,
     order: Authorised<v1::AdoptReplicaRequest>,
+    progress: &Progress,
 ) -> Result<v1::AdoptReplicaResponse, Error> {
     let request = order.into_inner();
     let replica = wire::replica("replica", request.replica)?;
@@ -36,13 +49,27 @@ pub(super) async fn run(
         }
         restamped => restamped.map_err(|error| node.failure(replica, number, error))?,
     };
-    node.movement.take(seal.length).await;
     // Only what is synced can be read from the disk rather than from caches.
-    if node.verify(restamped).await?.condition != ReplicaCondition::Sound {
+    let pace = MovementPace { node, progress };
+    if node.verify_at(restamped, &pace).await?.condition != ReplicaCondition::Sound {
         return Err(not_whole());
     }
     let receipt = node.receipt(&restamped)?;
     let proof = node.read_proof(restamped.replica(), Generation(request.generation))?;
     node.counts.adopted.increment();
     Ok(v1::AdoptReplicaResponse { adopted: Some(receipt.into()), proof: Some(proof.into()) })
+}
+
+/// Reads at the rate at which the node moves replicas: in turn with its builds, piece by piece.
+struct MovementPace<'a> {
+    node: &'a Node,
+    progress: &'a Progress,
+}
+
+#[async_trait]
+impl ReadPace for MovementPace<'_> {
+    async fn admit(&self, bytes: u64) {
+        self.node.movement.take(bytes).await;
+        self.progress.note();
+    }
 }

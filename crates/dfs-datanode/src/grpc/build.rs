@@ -17,6 +17,7 @@ use futures_util::StreamExt as _;
 use tokio::sync::oneshot;
 
 use super::prepare::NodeSink;
+use super::progress::Progress;
 use super::pull::{Pull, Pulled, Source};
 use crate::Error;
 use crate::node::Node;
@@ -24,9 +25,11 @@ use crate::orders::Authorised;
 use crate::settings::REPLICAS_MAX;
 
 pub(super) async fn run(
-    node: &Arc<Node>,
+    node: Arc<Node>,
     order: Authorised<v1::BuildReplicaRequest>,
+    progress: Progress,
 ) -> Result<v1::BuildReplicaResponse, Failure> {
+    let node = &node;
     let request = order.into_inner();
     let chunk: ChunkId = wire::id("chunk_id", &request.chunk_id)?;
     let seal = seal(&request)?;
@@ -67,7 +70,10 @@ pub(super) async fn run(
     let permit = node.builds.enter(seal.length)?;
     node.movement.take(move_cost(seal.length) - seal.length).await;
 
-    let (pull, failed) = Pull::new(node.clone(), membership.cluster, chunk, seal, sources);
+    progress.note();
+
+    let pulled = (chunk, seal);
+    let (pull, failed) = Pull::new(node.clone(), membership.cluster, pulled, sources, progress);
     let Some(Pulled { origin, frames }) = pull.start().await else {
         return Ok(response(None, failed.take()));
     };

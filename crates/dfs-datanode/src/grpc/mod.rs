@@ -7,6 +7,7 @@ mod disks;
 mod inventory;
 mod pace;
 mod prepare;
+mod progress;
 mod pull;
 mod replicas;
 mod retrieve;
@@ -23,6 +24,7 @@ use tonic::service::Routes;
 use tonic::{Request, Response, Status, Streaming};
 use tonic_health::server::HealthReporter;
 
+use self::progress::{Messages, Progress};
 use crate::Error;
 use crate::node::Node;
 
@@ -58,6 +60,8 @@ impl DataNode for Handler {
     type RetrieveChunkStream = Answers<v1::ChunkFrame>;
     type InventoryStream = Answers<v1::InventoryPage>;
     type ListChunksStream = Answers<v1::ChunkListPage>;
+    type BuildReplicaStream = Messages<v1::BuildReplicaResponse>;
+    type AdoptReplicaStream = Messages<v1::AdoptReplicaResponse>;
 
     async fn prepare_chunk_upload(
         &self,
@@ -92,10 +96,12 @@ impl DataNode for Handler {
     async fn build_replica(
         &self,
         request: Request<v1::BuildReplicaRequest>,
-    ) -> Result<Response<v1::BuildReplicaResponse>, Status> {
+    ) -> Result<Response<Self::BuildReplicaStream>, Status> {
         let (_, request) = split(request)?;
         let order = self.0.authorise(&request.node_id.clone(), request)?;
-        Ok(Response::new(build::run(&self.0, order).await?))
+        let progress = Progress::default();
+        let work = build::run(self.0.clone(), order, progress.clone());
+        Ok(Response::new(progress::reply(Box::pin(work), progress).await?))
     }
 
     async fn verify_replica(
@@ -110,10 +116,12 @@ impl DataNode for Handler {
     async fn adopt_replica(
         &self,
         request: Request<v1::AdoptReplicaRequest>,
-    ) -> Result<Response<v1::AdoptReplicaResponse>, Status> {
+    ) -> Result<Response<Self::AdoptReplicaStream>, Status> {
         let (_, request) = split(request)?;
         let order = self.0.authorise(&request.node_id.clone(), request)?;
-        Ok(Response::new(adopt::run(&self.0, order).await?))
+        let progress = Progress::default();
+        let work = adopt::run(self.0.clone(), order, progress.clone());
+        Ok(Response::new(progress::reply(Box::pin(work), progress).await?))
     }
 
     async fn delete_chunks(

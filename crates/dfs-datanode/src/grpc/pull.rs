@@ -20,6 +20,7 @@ use futures_util::Stream;
 use futures_util::stream::{self, BoxStream, StreamExt as _};
 use tokio::time::timeout;
 
+use super::progress::Progress;
 use crate::node::Node;
 
 /// Time limit for the next frame of a source, including its time in the source's queue.
@@ -38,6 +39,7 @@ pub(super) struct Pull {
     sources: VecDeque<Candidate>,
     current: Option<Open>,
     failed: Failed,
+    progress: Progress,
     /// End of the bytes received.
     offset: u64,
     hasher: Sha256Hasher,
@@ -105,9 +107,9 @@ impl Pull {
     pub(super) fn new(
         node: Arc<Node>,
         cluster: ClusterId,
-        chunk: ChunkId,
-        seal: ChunkSeal,
+        (chunk, seal): (ChunkId, ChunkSeal),
         sources: Vec<Source>,
+        progress: Progress,
     ) -> (Self, Failed) {
         let failed = Failed::default();
         let candidate = |source| Candidate { source, stuck_at: None };
@@ -119,6 +121,7 @@ impl Pull {
             sources: sources.into_iter().map(candidate).collect(),
             current: None,
             failed: failed.clone(),
+            progress,
             offset: 0,
             hasher: Sha256Hasher::new(),
         };
@@ -177,6 +180,7 @@ impl Pull {
     /// Notes a failure of a source at the current offset.
     fn failed_at(&mut self, source: &Source, failure: Failure) {
         let (chunk, id) = (self.chunk, self.node_of(source));
+        self.progress.note();
         tracing::info!(%chunk, source = %id, %failure, "a source of a chunk failed");
         if matches!(failure.detail, Some(Detail::BadBlock(_))) {
             self.sources
@@ -287,7 +291,9 @@ impl Pull {
         mut frame: Frame,
     ) -> Result<(Option<Frame>, Option<Failure>), Failure> {
         let wrong = |what: String| Failure::new(ErrorCode::Internal, what);
+        self.progress.note();
         self.node.movement.take(frame.data.len() as u64).await;
+        self.progress.note();
         let mut hasher = self.hasher.clone();
         let verified = self.node.pool.run(move || {
             let bad = match frame.verify() {

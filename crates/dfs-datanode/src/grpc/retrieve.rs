@@ -42,8 +42,13 @@ pub(super) async fn run(
     } else {
         (&node.reads, 1, WAIT)
     };
-    let permit = timeout(wait, permits.clone().acquire_many_owned(weight)).await;
-    let permit = permit.ok().and_then(Result::ok).ok_or(Error::Busy("reads"))?;
+    let permit = timeout(wait, permits.clone().acquire_owned()).await;
+    let mut permit = permit.ok().and_then(Result::ok).ok_or(Error::Busy("reads"))?;
+    // Like a build, a read may begin while anything is free, whatever its weight.
+    let more = (weight - 1).min(permits.available_permits() as u32);
+    if let Ok(more) = permits.clone().try_acquire_many_owned(more) {
+        permit.merge(more);
+    }
     let (offset, length) = (request.offset, replica.length);
     if offset >= length {
         return Err(Error::PastEnd { chunk, offset, length });

@@ -135,7 +135,7 @@ fn report(node: &Node, membership: &Membership, stream: u64, sequence: u64) -> v
         incarnation: membership.incarnation.0,
         stream,
         proof: Bytes::new(),
-        builds: node.settings.builds as u32,
+        build_weight: node.settings.build_weight(),
     }
 }
 

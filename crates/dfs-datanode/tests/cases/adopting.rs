@@ -1,10 +1,16 @@
 //! Orders to adopt a replica that no record names.
 
+use std::time::Duration;
+
+use dfs_datanode::Settings;
 use dfs_proto::{v1, wire};
 use dfs_types::{Crc32c, ErrorCode, Receipt, SealKey, Sha256};
+use tokio::time::Instant;
 
 use crate::cluster::coordinator::KEY;
-use crate::cluster::{CHUNK, Cluster, Node, meant, refused, replica_of, sealed, settings};
+use crate::cluster::{
+    CHUNK, Cluster, Node, build, last, meant, meta, refused, replica_of, sealed, settings,
+};
 
 fn order(replica: &v1::ReplicaRef, data: &[u8]) -> v1::AdoptReplicaRequest {
     v1::AdoptReplicaRequest {
@@ -23,7 +29,7 @@ async fn adopt(
     node: &Node,
     order: v1::AdoptReplicaRequest,
 ) -> Result<v1::AdoptReplicaResponse, tonic::Status> {
-    Ok(node.client().adopt_replica(sealed(1, order)).await?.into_inner())
+    last(node.client().adopt_replica(sealed(1, order)).await).await
 }
 
 #[tokio::test(start_paused = true)]
@@ -86,4 +92,27 @@ async fn adoption_on_an_unreadable_or_failed_disk_gives_no_verdict() {
     let held = node.store.sealed().await.remove(0);
     let failed = adopt(&node, order(&held.replica().into(), b"data")).await;
     assert_eq!(refused(failed), ErrorCode::Unavailable);
+}
+
+#[tokio::test(start_paused = true)]
+async fn adoption_at_the_lowest_rate_shows_progress_and_lets_builds_pass() {
+    let cluster = Cluster::start().await;
+    let slow = Settings { move_bytes_per_second: 1 << 20, ..settings() };
+    let (node, target) = (cluster.node(1, slow).await, cluster.node(2, settings()).await);
+    let data = vec![7; 32 << 20];
+    let meta = v1::ChunkMeta { max_length: 32 << 20, ..meta(1) };
+    let receipts = node.finish(&node.prepare(meta).await.unwrap(), &data).await.unwrap();
+    node.write(2, b"data").await;
+    let order = sealed(1, order(&replica_of(&receipts[0]), &data));
+    let began = Instant::now();
+    let mut messages = node.client().adopt_replica(order).await.unwrap().into_inner();
+    let build = sealed(2, build(&target, 2, b"data", &[&node]).await);
+    let built = last(target.client().build_replica(build).await).await.unwrap();
+    assert!(built.outcome.is_some() && began.elapsed() < Duration::from_secs(20), "{built:?}");
+    let (mut heard, mut adopted) = (Instant::now(), None);
+    while let Some(message) = messages.message().await.unwrap() {
+        assert!(heard.elapsed() < Duration::from_secs(20), "{:?}", heard.elapsed());
+        (heard, adopted) = (Instant::now(), message.adopted);
+    }
+    assert!(adopted.is_some() && began.elapsed() > Duration::from_secs(30));
 }

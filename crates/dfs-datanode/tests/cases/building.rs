@@ -10,11 +10,12 @@ use dfs_types::{
     BLOCK_SIZE, BUILD_WEIGHT_MAX, ChunkId, DiskId, ErrorCode, NodeId, Receipt, SealKey,
 };
 use futures_util::future::join_all;
-use tonic::{Response, Status};
+use tokio::time::{Instant, timeout};
+use tonic::Status;
 
 use crate::cluster::coordinator::KEY;
 use crate::cluster::{
-    Cluster, Hang, Node, TestStore, build, eventually, meta, refused, sealed, settings,
+    Cluster, Hang, Node, TestStore, build, eventually, last, meta, refused, sealed, settings,
 };
 
 /// Returns the bytes of a chunk of several frames, whose last block is short.
@@ -42,7 +43,7 @@ impl Node {
         request: v1::BuildReplicaRequest,
     ) -> Result<v1::BuildReplicaResponse, Status> {
         let request = sealed(self.handle.node_id().0, request);
-        self.client().build_replica(request).await.map(Response::into_inner)
+        last(self.client().build_replica(request).await).await
     }
 
     async fn holds(&self, chunk: u128) -> bool {
@@ -230,7 +231,84 @@ async fn builds_respect_the_rate_of_their_node() {
     let slow = Settings { move_bytes_per_second: 1 << 20, ..settings() };
     let target = cluster.node(2, slow).await;
     source.write_long(1).await;
-    let started = tokio::time::Instant::now();
+    let started = Instant::now();
     built(&target.build(1, &long(), &[&source]).await.unwrap());
     assert!(started.elapsed() >= Duration::from_secs(2), "{:?}", started.elapsed());
+}
+
+/// Returns the result of an order, how long it took, and the longest time without a message.
+async fn timed(
+    target: &Node,
+    request: v1::BuildReplicaRequest,
+) -> (v1::BuildReplicaResponse, Duration, Duration) {
+    let request = sealed(target.handle.node_id().0, request);
+    let began = Instant::now();
+    let (mut heard, mut silence, mut last) = (began, Duration::ZERO, None);
+    let mut messages = target.client().build_replica(request).await.unwrap().into_inner();
+    while let Some(message) = messages.message().await.unwrap() {
+        silence = silence.max(heard.elapsed());
+        heard = Instant::now();
+        last = Some(message);
+    }
+    (last.unwrap(), began.elapsed(), silence)
+}
+
+/// Both nodes build from each other, so that each build has half of the rate.
+#[tokio::test(start_paused = true)]
+async fn builds_at_the_lowest_rate_show_progress_until_they_end() {
+    let cluster = Cluster::start().await;
+    let slow = || Settings { move_bytes_per_second: 1 << 20, ..settings() };
+    let (first, second) = (cluster.node(1, slow()).await, cluster.node(2, slow()).await);
+    let empty = cluster.node(3, slow()).await;
+    let large = vec![7; 32 << 20];
+    for (node, chunk) in [(&first, 1), (&second, 2)] {
+        let meta = v1::ChunkMeta { max_length: 32 << 20, ..meta(chunk) };
+        node.finish(&node.prepare(meta).await.unwrap(), &large).await.unwrap();
+    }
+    let at_second = build(&second, 1, &large, &[&empty, &first]).await;
+    let at_first = build(&first, 2, &large, &[&empty, &second]).await;
+    let (at_second, at_first) = tokio::join!(timed(&second, at_second), timed(&first, at_first));
+    for (response, took, silence) in [at_second, at_first] {
+        assert_eq!(built(&response).length, 32 << 20);
+        assert_eq!(failed(&response), [(3, "NOT_FOUND")]);
+        assert!(took > Duration::from_secs(55), "{took:?}");
+        assert!(silence < Duration::from_secs(20), "{silence:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn build_on_a_hanging_disk_shows_no_progress() {
+    let cluster = Cluster::start().await;
+    let (source, target) = (cluster.node(1, settings()).await, cluster.node(2, settings()).await);
+    source.write_long(1).await;
+    target.store.hang(Hang::Write);
+    let request = sealed(2, build(&target, 1, &long(), &[&source]).await);
+    let mut messages = target.client().build_replica(request).await.unwrap().into_inner();
+    // The frames before the one that cannot be written.
+    messages.message().await.unwrap();
+    assert!(timeout(Duration::from_mins(10), messages.message()).await.is_err());
+    target.store.go_on();
+    messages.message().await.unwrap().unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn node_with_the_lowest_rate_reports_and_takes_one_build_at_a_time() {
+    let cluster = Cluster::start().await;
+    let slow = Settings { move_bytes_per_second: 1 << 20, ..settings() };
+    let (source, target) = (cluster.node(1, settings()).await, cluster.node(2, slow).await);
+    let reported = |node| cluster.coordinator.last_report(node).unwrap().build_weight;
+    assert_eq!((reported(NodeId(1)), reported(NodeId(2))), (2 * BUILD_WEIGHT_MAX, 1));
+    source.write_long(1).await;
+    source.write_long(2).await;
+    let (long, sources) = (long(), [&source]);
+    target.store.hang(Hang::Write);
+    let first = target.build(1, &long, &sources);
+    let second = async {
+        target.store.is_stuck().await;
+        let second = target.build(2, &long, &sources).await;
+        target.store.go_on();
+        second
+    };
+    let (first, second) = tokio::join!(first, second);
+    assert_eq!((built(&first.unwrap()).node, refused(second)), (NodeId(2), ErrorCode::Busy));
 }

@@ -13,7 +13,7 @@ use tokio::time::sleep;
 
 use crate::cluster::coordinator::KEY;
 use crate::cluster::{
-    Cluster, Node, build, eventually, meant, meta, refused, replica_of, sealed, settings,
+    Cluster, Node, build, eventually, last, meant, meta, refused, replica_of, sealed, settings,
 };
 
 const BLOCK: u64 = BLOCK_SIZE as u64;
@@ -370,7 +370,7 @@ async fn replica_is_built_from_the_good_blocks_of_bad_ones_and_takes_the_place_o
     let order = build(first, 1, &data(), &[second, third]).await;
     let order = v1::BuildReplicaRequest { replaces: vec![replicas[0].clone()], ..order };
     let request = sealed(1, order.clone());
-    let built = first.client().build_replica(request).await.unwrap().into_inner();
+    let built = last(first.client().build_replica(request).await).await.unwrap();
     let Some(Outcome::Built(receipt)) = &built.outcome else { panic!("{built:?}") };
     let proof = wire::read_proof("proof", built.proof.clone().unwrap()).unwrap();
     assert_eq!((proof.generation, proof.replica.stamp.0), (Generation(1), receipt.stamp));
@@ -384,7 +384,7 @@ async fn replica_is_built_from_the_good_blocks_of_bad_ones_and_takes_the_place_o
     let order = build(second, 1, &data(), &[first, third]).await;
     let order = v1::BuildReplicaRequest { replaces: vec![replicas[1].clone()], ..order };
     let request = sealed(2, order);
-    let failed = second.client().build_replica(request).await.unwrap().into_inner();
+    let failed = last(second.client().build_replica(request).await).await.unwrap();
     assert!(failed.outcome.is_none() && failed.failed.len() == 3, "{failed:?}");
     let kept = second.store.memory.replicas(ChunkId(1)).await.unwrap()[0];
     assert_eq!(kept.stamp.0, replicas[1].stamp);

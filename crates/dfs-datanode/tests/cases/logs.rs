@@ -5,7 +5,7 @@ use dfs_runtime::LogCapture;
 use dfs_transport::with_request_id;
 use dfs_types::{ChunkId, ErrorCode, RequestId};
 
-use crate::cluster::{Cluster, build, frames, meta, meta_for, sealed, settings};
+use crate::cluster::{Cluster, build, frames, last, meta, meta_for, sealed, settings};
 
 /// Used by no other test.
 const CHUNK: u128 = 0xc0_ffee;
@@ -39,7 +39,8 @@ async fn request_id_is_in_all_lines_about_a_chunk() {
     });
     assert_eq!(code.await, ErrorCode::InvalidArgument);
     let build = sealed(4, build(&fourth, CHUNK, b"data", &[&first]).await);
-    with_request_id(repair, fourth.client().build_replica(build)).await.unwrap();
+    let building = async { last(fourth.client().build_replica(build).await).await };
+    with_request_id(repair, building).await.unwrap();
 
     let id = |id: RequestId| format!("request{{id={id} ");
     let count = |text: &str, request| {

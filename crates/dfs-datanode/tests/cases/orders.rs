@@ -8,7 +8,8 @@ use dfs_types::{DiskId, ErrorCode, Incarnation, NodeId, Receipt, SealKey};
 
 use crate::cluster::coordinator::{KEY, NOW, ORDER_KEY};
 use crate::cluster::{
-    CLUSTER, Cluster, Node, build, meant, meta, refused, replica_of, sealed, sealed_at, settings,
+    CLUSTER, Cluster, Node, build, last, meant, meta, refused, replica_of, sealed, sealed_at,
+    settings,
 };
 
 /// Returns an order to node 1.
@@ -39,7 +40,7 @@ async fn order_of_an_older_lease_is_refused() {
     assert_eq!(refused(node.client().build_replica(build(4)).await), ErrorCode::Stale);
     assert_eq!(node.store.sealed().await.len(), 1);
     // The same epoch stays valid, and a newer one takes over.
-    node.client().build_replica(build(6)).await.unwrap();
+    last(node.client().build_replica(build(6)).await).await.unwrap();
     assert_eq!(node.store.sealed().await.len(), 2);
     assert_eq!(refused(node.client().delete_chunks(delete(&replica, 5)).await), ErrorCode::Stale);
     assert_eq!(deleted(&node, delete(&replica, 6)).await, 1);
@@ -118,7 +119,7 @@ async fn reads_from_a_disk_out_of_service_are_unavailable_not_not_found() {
     assert_eq!(read(replica.clone()).await, ErrorCode::Unavailable);
     assert_eq!(report(replica).await, ErrorCode::Unavailable);
     // A coordinator marks the replica of a source that replies NOT_FOUND.
-    let built = target.client().build_replica(sealed(2, order)).await.unwrap().into_inner();
+    let built = last(target.client().build_replica(sealed(2, order)).await).await.unwrap();
     assert_eq!((built.outcome, &built.failed[0].code[..]), (None, "UNAVAILABLE"));
 }
 

@@ -20,7 +20,7 @@ use dfs_types::{
 };
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, timeout};
-use tonic::Status;
+use tonic::{Response, Status, Streaming};
 
 pub(crate) use coordinator::{CLUSTER, FakeCoordinator};
 pub(crate) use store::{Hang, TestStore};
@@ -46,6 +46,15 @@ pub(crate) async fn eventually<F: Future<Output = bool>>(
 /// Returns the code that a call was refused with.
 pub(crate) fn refused<T: Debug>(result: Result<T, Status>) -> ErrorCode {
     Failure::from_status(&result.expect_err("the call should have been refused")).code
+}
+
+/// Returns the last message of a reply, which is the result of an order that may take long.
+pub(crate) async fn last<T>(reply: Result<Response<Streaming<T>>, Status>) -> Result<T, Status> {
+    let (mut messages, mut last) = (reply?.into_inner(), None);
+    while let Some(message) = messages.message().await? {
+        last = Some(message);
+    }
+    last.ok_or_else(|| Status::unknown("a reply without a message"))
 }
 
 pub(crate) fn settings() -> Settings {

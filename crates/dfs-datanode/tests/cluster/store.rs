@@ -315,9 +315,10 @@ impl ChunkStore for TestStore {
         pace: &dyn ReadPace,
     ) -> Result<Option<u64>, StoreError> {
         self.verified.send_modify(|verified| *verified += 1);
+        let length = self.memory.stat(replica).await?.map_or(0, |found| found.length);
         let mut at = 0;
         loop {
-            pace.admit(BLOCK_SIZE as u64).await;
+            pace.admit(length.saturating_sub(at).min(1 << 20)).await;
             let blocks = self.read(replica, at, u64::MAX).await?;
             let length = blocks.data.len() as u64;
             let good = blocks.before_first_bad().data.len() as u64;

@@ -3369,12 +3369,13 @@ pub mod data_node_client {
         }
         /// Orders the node to build a replica of a chunk from those of other nodes. Idempotent: an
         /// existing replica is left unchanged. An interrupted call leaves nothing, or a replica that no
-        /// record names.
+        /// record names. The result is the last message; empty ones before it show that the node is making
+        /// progress, however slow the sources or the rate of the node are.
         pub async fn build_replica(
             &mut self,
             request: impl tonic::IntoRequest<super::BuildReplicaRequest>,
         ) -> std::result::Result<
-            tonic::Response<super::BuildReplicaResponse>,
+            tonic::Response<tonic::codec::Streaming<super::BuildReplicaResponse>>,
             tonic::Status,
         > {
             self.inner
@@ -3392,7 +3393,7 @@ pub mod data_node_client {
             let mut req = request.into_request();
             req.extensions_mut()
                 .insert(GrpcMethod::new("dfs.v1.DataNode", "BuildReplica"));
-            self.inner.unary(req, path, codec).await
+            self.inner.server_streaming(req, path, codec).await
         }
         /// Orders the node to read a replica end to end, from its disk rather than from caches, and to
         /// compare it with its chunk. UNAVAILABLE when it cannot be read now, which is no verdict.
@@ -3422,12 +3423,13 @@ pub mod data_node_client {
         }
         /// Orders the node to adopt a replica that it holds and no record names: the replica is made
         /// durable under a new stamp and read end to end. Orders that name the old stamp no longer apply to
-        /// it. NOT_FOUND if there is none under this stamp, CORRUPT if it proved bad.
+        /// it. NOT_FOUND if there is none under this stamp, CORRUPT if it proved bad. The messages are those
+        /// of BuildReplica.
         pub async fn adopt_replica(
             &mut self,
             request: impl tonic::IntoRequest<super::AdoptReplicaRequest>,
         ) -> std::result::Result<
-            tonic::Response<super::AdoptReplicaResponse>,
+            tonic::Response<tonic::codec::Streaming<super::AdoptReplicaResponse>>,
             tonic::Status,
         > {
             self.inner
@@ -3445,7 +3447,7 @@ pub mod data_node_client {
             let mut req = request.into_request();
             req.extensions_mut()
                 .insert(GrpcMethod::new("dfs.v1.DataNode", "AdoptReplica"));
-            self.inner.unary(req, path, codec).await
+            self.inner.server_streaming(req, path, codec).await
         }
         /// Deletes replicas, each named by chunk and stamp.
         pub async fn delete_chunks(
@@ -3605,14 +3607,21 @@ pub mod data_node_server {
             &self,
             request: tonic::Request<super::CorruptReport>,
         ) -> std::result::Result<tonic::Response<super::CorruptVerdict>, tonic::Status>;
+        /// Server streaming response type for the BuildReplica method.
+        type BuildReplicaStream: tonic::codegen::tokio_stream::Stream<
+                Item = std::result::Result<super::BuildReplicaResponse, tonic::Status>,
+            >
+            + std::marker::Send
+            + 'static;
         /// Orders the node to build a replica of a chunk from those of other nodes. Idempotent: an
         /// existing replica is left unchanged. An interrupted call leaves nothing, or a replica that no
-        /// record names.
+        /// record names. The result is the last message; empty ones before it show that the node is making
+        /// progress, however slow the sources or the rate of the node are.
         async fn build_replica(
             &self,
             request: tonic::Request<super::BuildReplicaRequest>,
         ) -> std::result::Result<
-            tonic::Response<super::BuildReplicaResponse>,
+            tonic::Response<Self::BuildReplicaStream>,
             tonic::Status,
         >;
         /// Orders the node to read a replica end to end, from its disk rather than from caches, and to
@@ -3624,14 +3633,21 @@ pub mod data_node_server {
             tonic::Response<super::VerifyReplicaResponse>,
             tonic::Status,
         >;
+        /// Server streaming response type for the AdoptReplica method.
+        type AdoptReplicaStream: tonic::codegen::tokio_stream::Stream<
+                Item = std::result::Result<super::AdoptReplicaResponse, tonic::Status>,
+            >
+            + std::marker::Send
+            + 'static;
         /// Orders the node to adopt a replica that it holds and no record names: the replica is made
         /// durable under a new stamp and read end to end. Orders that name the old stamp no longer apply to
-        /// it. NOT_FOUND if there is none under this stamp, CORRUPT if it proved bad.
+        /// it. NOT_FOUND if there is none under this stamp, CORRUPT if it proved bad. The messages are those
+        /// of BuildReplica.
         async fn adopt_replica(
             &self,
             request: tonic::Request<super::AdoptReplicaRequest>,
         ) -> std::result::Result<
-            tonic::Response<super::AdoptReplicaResponse>,
+            tonic::Response<Self::AdoptReplicaStream>,
             tonic::Status,
         >;
         /// Deletes replicas, each named by chunk and stamp.
@@ -3933,11 +3949,12 @@ pub mod data_node_server {
                     struct BuildReplicaSvc<T: DataNode>(pub Arc<T>);
                     impl<
                         T: DataNode,
-                    > tonic::server::UnaryService<super::BuildReplicaRequest>
+                    > tonic::server::ServerStreamingService<super::BuildReplicaRequest>
                     for BuildReplicaSvc<T> {
                         type Response = super::BuildReplicaResponse;
+                        type ResponseStream = T::BuildReplicaStream;
                         type Future = BoxFuture<
-                            tonic::Response<Self::Response>,
+                            tonic::Response<Self::ResponseStream>,
                             tonic::Status,
                         >;
                         fn call(
@@ -3968,7 +3985,7 @@ pub mod data_node_server {
                                 max_decoding_message_size,
                                 max_encoding_message_size,
                             );
-                        let res = grpc.unary(method, req).await;
+                        let res = grpc.server_streaming(method, req).await;
                         Ok(res)
                     };
                     Box::pin(fut)
@@ -4023,11 +4040,12 @@ pub mod data_node_server {
                     struct AdoptReplicaSvc<T: DataNode>(pub Arc<T>);
                     impl<
                         T: DataNode,
-                    > tonic::server::UnaryService<super::AdoptReplicaRequest>
+                    > tonic::server::ServerStreamingService<super::AdoptReplicaRequest>
                     for AdoptReplicaSvc<T> {
                         type Response = super::AdoptReplicaResponse;
+                        type ResponseStream = T::AdoptReplicaStream;
                         type Future = BoxFuture<
-                            tonic::Response<Self::Response>,
+                            tonic::Response<Self::ResponseStream>,
                             tonic::Status,
                         >;
                         fn call(
@@ -4058,7 +4076,7 @@ pub mod data_node_server {
                                 max_decoding_message_size,
                                 max_encoding_message_size,
                             );
-                        let res = grpc.unary(method, req).await;
+                        let res = grpc.server_streaming(method, req).await;
                         Ok(res)
                     };
                     Box::pin(fut)
@@ -4493,10 +4511,10 @@ pub struct HeartbeatReport {
     /// node, registration, instance and stream; 32 bytes. A stream without it is ignored.
     #[prost(bytes = "bytes", tag = "12")]
     pub proof: ::prost::bytes::Bytes,
-    /// Large replicas that the node builds at a time, and may be read for builds of others; sixteen
-    /// small ones count as one.
+    /// Weight of the replicas that the node builds at a time, and of those that may be read there for
+    /// builds of others: a large one weighs as much as sixteen small ones.
     #[prost(uint32, tag = "13")]
-    pub builds: u32,
+    pub build_weight: u32,
 }
 /// A verdict that a coordinator has settled.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]

@@ -31,6 +31,8 @@ impl data_node_server::DataNode for OneSession {
     type RetrieveChunkStream = Streamed<v1::ChunkFrame>;
     type ListChunksStream = Streamed<v1::ChunkListPage>;
     type InventoryStream = Streamed<v1::InventoryPage>;
+    type BuildReplicaStream = Streamed<v1::BuildReplicaResponse>;
+    type AdoptReplicaStream = Streamed<v1::AdoptReplicaResponse>;
 
     async fn chunk_data_stream(
         &self,
@@ -78,7 +80,7 @@ impl data_node_server::DataNode for OneSession {
     async fn build_replica(
         &self,
         _request: Request<v1::BuildReplicaRequest>,
-    ) -> Result<Response<v1::BuildReplicaResponse>, Status> {
+    ) -> Result<Response<Self::BuildReplicaStream>, Status> {
         Err(Status::unimplemented(""))
     }
 
@@ -99,7 +101,7 @@ impl data_node_server::DataNode for OneSession {
     async fn adopt_replica(
         &self,
         _: Request<v1::AdoptReplicaRequest>,
-    ) -> Result<Response<v1::AdoptReplicaResponse>, Status> {
+    ) -> Result<Response<Self::AdoptReplicaStream>, Status> {
         Err(Status::unimplemented(""))
     }
 

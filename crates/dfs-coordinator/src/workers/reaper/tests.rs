@@ -152,7 +152,7 @@ fn view(free: u64, is_full: bool, state: NodeState) -> View {
         is_full,
         is_stopping: false,
         sessions: 0,
-        builds: BuildQuota::of(2),
+        builds: BuildQuota::of(32),
         last_heard: Some(Duration::ZERO),
         lost_in: None,
         maintenance_left: None,

@@ -1,7 +1,6 @@
 //! Orders of the comparison.
 
 use std::collections::BTreeMap;
-use std::time::Duration;
 
 use dfs_metadata::engine::lease::LeaseGrant;
 use dfs_metadata::namespace::Chunk;
@@ -16,7 +15,7 @@ use tokio::time::timeout;
 use tonic::Streaming;
 
 use crate::core::Core;
-use crate::workers::orders::{ORDER_TIMEOUT, SLOWEST, order, within};
+use crate::workers::orders::{ORDER_TIMEOUT, order, result, within};
 
 /// Replicas in a list at most: more than a window has records, and room for unneeded ones.
 const LISTED_MAX: usize = 1 << 17;
@@ -162,8 +161,7 @@ pub(super) async fn adopt(
         order: None,
     };
     let (mut client, request) = order(core, node, request)?;
-    let limit = ORDER_TIMEOUT + Duration::from_secs(length / SLOWEST);
-    let answer = within(limit, client.adopt_replica(request)).await?;
+    let answer = result(client.adopt_replica(request)).await?;
     let receipt = wire::receipt("adopted", wire::required("adopted", answer.adopted)?)?;
     let adopted = (receipt.node, receipt.chunk, receipt.part, receipt.disk);
     if adopted != (node, replica.chunk, replica.part, replica.disk) {

@@ -438,7 +438,7 @@ pub(super) mod tests {
             is_full: false,
             is_stopping: false,
             sessions: 0,
-            builds: BuildQuota::of(2),
+            builds: BuildQuota::of(32),
             last_heard: None,
             lost_in: None,
             maintenance_left: None,

@@ -17,6 +17,11 @@ use super::FakeDataNode;
 /// The calls of one fake.
 pub(super) struct Handler(pub(super) Arc<FakeDataNode>);
 
+/// Returns a reply with this result. The first message only shows progress.
+fn with_progress<T: Default + Send + 'static>(result: T) -> Frames<T> {
+    Box::pin(tokio_stream::iter([Ok(T::default()), Ok(result)]))
+}
+
 type Frames<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 
 #[tonic::async_trait]
@@ -25,6 +30,8 @@ impl DataNode for Handler {
     type RetrieveChunkStream = Frames<v1::ChunkFrame>;
     type InventoryStream = Frames<v1::InventoryPage>;
     type ListChunksStream = Frames<v1::ChunkListPage>;
+    type BuildReplicaStream = Frames<v1::BuildReplicaResponse>;
+    type AdoptReplicaStream = Frames<v1::AdoptReplicaResponse>;
 
     async fn prepare_chunk_upload(
         &self,
@@ -90,13 +97,13 @@ impl DataNode for Handler {
     async fn build_replica(
         &self,
         request: Request<v1::BuildReplicaRequest>,
-    ) -> Result<Response<v1::BuildReplicaResponse>, Status> {
+    ) -> Result<Response<Self::BuildReplicaStream>, Status> {
         let mut request = request.into_inner();
         self.0.open(&mut request)?;
         self.0.check_epoch(request.lease_epoch)?;
         let chunk = ChunkId::from_slice(&request.chunk_id).unwrap();
         let _building = self.0.builds.enter(chunk).await?;
-        Ok(Response::new(self.0.build(&request)))
+        Ok(Response::new(with_progress(self.0.build(&request))))
     }
 
     async fn verify_replica(
@@ -115,11 +122,11 @@ impl DataNode for Handler {
     async fn adopt_replica(
         &self,
         request: Request<v1::AdoptReplicaRequest>,
-    ) -> Result<Response<v1::AdoptReplicaResponse>, Status> {
+    ) -> Result<Response<Self::AdoptReplicaStream>, Status> {
         let mut request = request.into_inner();
         self.0.open(&mut request)?;
         self.0.check_epoch(request.lease_epoch)?;
-        Ok(Response::new(self.0.adopt(&request)?))
+        Ok(Response::new(with_progress(self.0.adopt(&request)?)))
     }
 
     async fn delete_chunks(
