@@ -11,7 +11,7 @@ use super::moves::ROOM_WITHIN;
 use super::orders;
 use super::repair::is_overtaken;
 use crate::Error;
-use crate::build_slots::BuildSlot;
+use crate::build_slots::{BuildQuota, BuildSlot, BuildSlots};
 use crate::core::Core;
 use crate::verdicts;
 
@@ -33,7 +33,9 @@ pub(super) async fn doom(
     for replica in kept {
         let Some(at) = disks.get(replica.disk) else { continue };
         let name = orders::replica_ref(chunk, *replica, at.disk);
-        let Some(_slot) = begin_read(core, at.node, record).await else { continue };
+        let quota = || core.registry().build_quota(at.node);
+        let (slots, weight) = (&core.background.builds, build_weight(record.seal.length));
+        let Some(_slot) = begin_read(slots, at.node, quota, weight).await else { continue };
         match orders::verify(core, at.node, name, record).await {
             Ok((_, Some(_))) if !is_still_right() => return Ok(None),
             Ok((_, Some(proof))) => {
@@ -66,17 +68,57 @@ pub(super) async fn doom(
     Ok(None)
 }
 
-/// Waits until a replica may be read at its node; `None` if the node is not known here, or has no
-/// room for long.
-async fn begin_read(core: &Core, node: NodeId, record: &Chunk) -> Option<BuildSlot> {
-    let slots = &core.background.builds;
+/// Waits until a replica of this weight may be read at its node; `None` if the node has no `quota`, as
+/// it is not known here, or has no room for long.
+async fn begin_read(
+    slots: &BuildSlots,
+    node: NodeId,
+    quota: impl Fn() -> Option<BuildQuota> + Send,
+    weight: u32,
+) -> Option<BuildSlot> {
     let until = Instant::now() + ROOM_WITHIN;
     while Instant::now() < until {
-        let quota = core.registry().build_quota(node)?;
-        match slots.read((node, quota), build_weight(record.seal.length), Instant::now()) {
+        match slots.read((node, quota()?), weight, Instant::now()) {
             Ok(slot) => return Some(slot),
             Err(end) => slots.wait(end).await,
         }
     }
     None
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use tokio::time::sleep;
+
+    use super::*;
+    use crate::build_slots::BuildEnd;
+
+    const NODE: NodeId = NodeId(1);
+    const QUOTA: BuildQuota = BuildQuota::of(16);
+
+    #[tokio::test(start_paused = true)]
+    async fn read_waits_for_room_at_its_node_and_gives_up_after_a_while() {
+        let slots = BuildSlots::default();
+        let quota = || Some(QUOTA);
+        let busy = slots.take((NodeId(2), QUOTA), Some((NODE, QUOTA)), 16, Instant::now()).unwrap();
+        let began = Instant::now();
+        assert!(begin_read(&slots, NODE, quota, 1).await.is_none());
+        let waited = began.elapsed();
+        assert!(
+            (ROOM_WITHIN..ROOM_WITHIN + Duration::from_secs(2)).contains(&waited),
+            "{waited:?}"
+        );
+        assert_eq!(slots.room(BuildEnd::source(NODE), QUOTA, Instant::now()), 0);
+        let ends = async {
+            sleep(ROOM_WITHIN / 2).await;
+            drop(busy);
+        };
+        let began = Instant::now();
+        let (read, ()) = tokio::join!(begin_read(&slots, NODE, quota, 1), ends);
+        assert!(read.is_some() && began.elapsed() < ROOM_WITHIN / 2 + Duration::from_secs(1));
+        assert_eq!(slots.room(BuildEnd::source(NODE), QUOTA, Instant::now()), 15);
+        assert!(begin_read(&slots, NODE, || None, 1).await.is_none(), "an unknown node");
+    }
 }

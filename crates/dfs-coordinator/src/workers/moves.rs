@@ -145,9 +145,7 @@ impl Mover {
     /// Returns what this kind of move may occupy of a node: not all of it where repair may want some.
     fn quota(&self, node: NodeId) -> Option<BuildQuota> {
         let quota = self.core.registry().build_quota(node)?;
-        let can_wait = matches!(self.reason, MoveReason::Rebalance | MoveReason::Zone);
-        let leaves_some = can_wait || self.core.background.is_repairing();
-        Some(if leaves_some { quota.half() } else { quota })
+        Some(share(quota, self.reason, self.core.background.is_repairing()))
     }
 
     /// Chooses a node without a replica of the chunk; one in another zone than the replicas that
@@ -278,6 +276,12 @@ impl Mover {
     }
 }
 
+/// Returns the part of a quota that moves for this reason may occupy.
+fn share(quota: BuildQuota, reason: MoveReason, is_repairing: bool) -> BuildQuota {
+    let can_wait = matches!(reason, MoveReason::Rebalance | MoveReason::Zone);
+    if can_wait || is_repairing { quota.half() } else { quota }
+}
+
 /// Returns whether a record names a replica without a known fault.
 fn names_sound(record: &Chunk, replica: ReplicaId) -> bool {
     !record.is_tombstone() && record.sound_replicas().any(|found| ReplicaId::of(found) == replica)
@@ -331,4 +335,23 @@ fn targets(
     let free = candidates(views, record.seal.length).into_iter();
     free.filter(|candidate| !holders.contains(&candidate.node))
         .partition(|candidate| !zones.contains(candidate.zone.as_str()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn moves_leave_half_of_a_node_to_repair_while_it_works_and_rebalance_always_does() {
+        let (all, half) = (BuildQuota::of(32), BuildQuota::of(16));
+        for (reason, alone) in [
+            (MoveReason::Drain, all),
+            (MoveReason::Retire, all),
+            (MoveReason::Rebalance, half),
+            (MoveReason::Zone, half),
+        ] {
+            assert_eq!(share(all, reason, false), alone, "{reason:?}");
+            assert_eq!(share(all, reason, true), half, "{reason:?}");
+        }
+    }
 }

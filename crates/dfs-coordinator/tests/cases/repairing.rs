@@ -1,6 +1,7 @@
 //! Repair of replicas.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use dfs_coordinator::Settings;
 use dfs_metadata::memory::MemoryEngine;
@@ -447,4 +448,29 @@ async fn build_that_hangs_and_one_that_fails_delay_no_other() {
     assert!(fourth.build_orders(chunks[1]) <= 3, "it rests after each failure");
     fourth.release_builds();
     eventually("the one that hung is built", || async { fourth.chunks() == 99 }).await;
+}
+
+#[tokio::test]
+async fn drain_leaves_half_of_a_node_to_repair() {
+    let mut cluster = Cluster::start(4).await;
+    for number in 0..4 {
+        cluster.put(&format!("/lost-{number}"), b"data", &[1, 2, 3]).await;
+    }
+    for number in 0..60 {
+        cluster.put(&format!("/drained-{number}"), b"data", &[1, 2, 4]).await;
+    }
+    eventually("fully replicated", || is_whole(&cluster)).await;
+    let fifth = cluster.add_node(5).await;
+    fifth.hold_builds();
+    cluster.node(4).set_refuses(true);
+    cluster.node(3).silence();
+    eventually("repair works", || async { fifth.building() == 4 }).await;
+    cluster.drain(4, false).await.unwrap();
+    eventually("drain occupies the rest", || async { fifth.building() == SMALL_BUILDS / 2 }).await;
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    assert_eq!(fifth.most_builds(), SMALL_BUILDS / 2);
+    fifth.release_builds();
+    cluster.until(4, v1::NodeState::Drained).await;
+    eventually("repaired", || is_whole(&cluster)).await;
+    assert_eq!(fifth.chunks(), 64);
 }
