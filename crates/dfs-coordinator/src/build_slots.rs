@@ -1,8 +1,8 @@
 //! Limits on builds: how much is built at a node at a time, and read there for builds elsewhere.
 //!
 //! All workers that build replicas share these limits, which are those that the nodes report, so
-//! that they order no more than a node accepts. A node whose builds fail gets none for a while, and
-//! then one at a time until one succeeds.
+//! that they order no more than a node accepts. A node whose builds fail, or that reaches no source,
+//! gets none for a while, and then one at a time until one succeeds.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
@@ -11,6 +11,8 @@ use std::time::Duration;
 use dfs_types::NodeId;
 use tokio::sync::Notify;
 use tokio::time::{Instant, timeout};
+
+use crate::unreached_sources::UnreachedSources;
 
 /// Pause of a node after a failed build, and the longest one: doubled with each further failure.
 const REST: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(30));
@@ -54,12 +56,32 @@ impl BuildQuota {
     }
 }
 
+/// Why builds at a node fail.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) enum FailureCause {
+    /// It cannot build, or does not reply.
+    #[default]
+    Own,
+    /// It reaches none of the sources.
+    Unreached,
+}
+
+/// A node that gets no builds now because the last ones failed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Failing {
+    /// Time until the next attempt.
+    pub(crate) left: Duration,
+    pub(crate) cause: FailureCause,
+}
+
 #[derive(Debug, Default)]
 struct Load {
     /// Weight of the builds in flight.
     weight: u32,
     /// Failures since the last success.
     failures: u32,
+    /// Cause of the last one.
+    cause: FailureCause,
     rests_until: Option<Instant>,
     /// A build that began after a failure is in flight.
     is_probed: bool,
@@ -104,6 +126,7 @@ pub(crate) struct InFlight {
 #[derive(Debug, Clone, Default)]
 pub(crate) struct BuildSlots {
     loads: Arc<Mutex<Loads>>,
+    unreached: Arc<Mutex<UnreachedSources>>,
     ended: Arc<Notify>,
 }
 
@@ -206,15 +229,16 @@ impl BuildSlots {
         found
     }
 
-    /// Returns the nodes that get no builds now because the last ones failed, and for how long.
-    pub(crate) fn failing(&self, now: Instant) -> BTreeMap<NodeId, Duration> {
+    /// Returns the nodes that get no builds now because the last ones failed.
+    pub(crate) fn failing(&self, now: Instant) -> BTreeMap<NodeId, Failing> {
         let loads = crate::lock(&self.loads);
         let targets = loads.iter().filter(|(end, load)| !end.is_source && load.failures > 0);
-        let left = targets.map(|(end, load)| {
+        let failing = targets.map(|(end, load)| {
             let until = load.rests_until.unwrap_or(now);
-            (end.node, until.saturating_duration_since(now))
+            let left = until.saturating_duration_since(now);
+            (end.node, Failing { left, cause: load.cause })
         });
-        left.filter(|(_, left)| !left.is_zero()).collect()
+        failing.filter(|(_, failing)| !failing.left.is_zero()).collect()
     }
 
     /// Waits until a build ends at a node that had no room, or for a second.
@@ -235,6 +259,26 @@ impl BuildSlots {
 impl BuildSlot {
     /// Records that the target could not build, for whatever reason of its own.
     pub(crate) fn target_failed(&self, now: Instant) {
+        self.failed(FailureCause::Own, now);
+    }
+
+    /// Records that the target reached none of these sources, which counts as its failure only if the
+    /// sources are not at fault.
+    pub(crate) fn target_reached_none(&self, sources: &[NodeId], now: Instant) {
+        let Some(target) = self.target() else { return };
+        if crate::lock(&self.slots.unreached).reached_none(target.node, sources) {
+            self.failed(FailureCause::Unreached, now);
+        }
+    }
+
+    /// Records that the target has built from this source.
+    pub(crate) fn target_built_from(&self, source: NodeId) {
+        if let Some(target) = self.target() {
+            crate::lock(&self.slots.unreached).built(target.node, source);
+        }
+    }
+
+    fn failed(&self, cause: FailureCause, now: Instant) {
         self.with_target(|load| {
             // Others that were in flight at the time of the first failure fail for the same reason.
             if load.rests(now) {
@@ -243,6 +287,7 @@ impl BuildSlot {
             let (first, longest) = REST;
             let rest = first.saturating_mul(1 << load.failures.min(16)).min(longest);
             load.failures = load.failures.saturating_add(1);
+            load.cause = cause;
             load.rests_until = Some(now + rest);
         });
     }
@@ -254,11 +299,15 @@ impl BuildSlot {
         });
     }
 
+    fn target(&self) -> Option<BuildEnd> {
+        self.ends.iter().copied().find(|end| !end.is_source)
+    }
+
     fn with_target(&self, change: impl FnOnce(&mut Load)) {
-        let target = self.ends.iter().find(|end| !end.is_source);
+        let target = self.target();
         let mut loads = crate::lock(&self.slots.loads);
         // It has a load as long as the slot exists.
-        if let Some(load) = target.and_then(|target| loads.get_mut(target)) {
+        if let Some(load) = target.and_then(|target| loads.get_mut(&target)) {
             change(load);
         }
     }

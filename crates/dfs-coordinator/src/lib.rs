@@ -36,6 +36,7 @@ mod removals;
 mod safety_scans;
 mod service;
 mod settings;
+mod unreached_sources;
 mod unreadable;
 mod verdicts;
 mod workers;

@@ -38,7 +38,15 @@ pub(crate) fn replica_ref(chunk: ChunkId, replica: ReplicaId, disk: DiskId) -> R
 pub(super) struct Build {
     /// `None` when no source provided the whole chunk.
     pub(super) outcome: Option<BuildOutcome>,
-    pub(super) failed: Vec<(NodeId, String)>,
+    pub(super) failed: Vec<FailedSource>,
+}
+
+/// A source that did not provide what it was asked for.
+pub(super) struct FailedSource {
+    pub(super) node: NodeId,
+    /// It did not reply, or cannot be read for now.
+    pub(super) is_unavailable: bool,
+    pub(super) why: String,
 }
 
 /// Outcome of a build.
@@ -182,7 +190,9 @@ pub(super) async fn build(
     };
     let failed = answer.failed.into_iter().map(|failed| {
         let node = wire::id("failed.node_id", &failed.node_id)?;
-        Ok((node, format!("{}: {}", failed.code, failed.message)))
+        let is_unavailable = failed.code == ErrorCode::Unavailable.name();
+        let why = format!("{}: {}", failed.code, failed.message);
+        Ok(FailedSource { node, is_unavailable, why })
     });
     Ok(Build { outcome, failed: failed.collect::<Result<_, Failure>>()? })
 }

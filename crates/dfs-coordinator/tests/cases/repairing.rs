@@ -474,3 +474,27 @@ async fn drain_leaves_half_of_a_node_to_repair() {
     eventually("repaired", || is_whole(&cluster)).await;
     assert_eq!(fifth.chunks(), 64);
 }
+
+#[tokio::test]
+async fn node_that_reaches_no_source_rests_is_named_and_builds_later() {
+    let mut cluster = Cluster::start(3).await;
+    for number in 0..60 {
+        cluster.put(&format!("/file-{number}"), b"data", &[1, 2, 3]).await;
+    }
+    eventually("fully replicated", || is_whole(&cluster)).await;
+    let fourth = cluster.add_node(4).await;
+    fourth.cut_off_builds(true);
+    cluster.node(3).silence();
+    let name = format!("builds at node {} fail", fourth.id);
+    eventually("it is named", || async {
+        let workers = cluster.status().await.workers;
+        let repair = workers.into_iter().find(|worker| worker.name == "repair").unwrap().state;
+        repair.contains(&name) && repair.contains("it reaches none of the datanodes to build from")
+    })
+    .await;
+    let tried = fourth.builds_cut_off();
+    // The first ones are in progress together.
+    assert!(tried < SMALL_BUILDS + 10, "{tried} builds");
+    fourth.cut_off_builds(false);
+    eventually("it builds", || is_whole(&cluster)).await;
+}

@@ -25,6 +25,7 @@ use crate::Error;
 use crate::core::Core;
 use crate::metrics::MoveReason;
 use crate::node_liveness::View;
+use crate::workers::build::describe_failing;
 use crate::workers::moves::{Moved, Mover};
 use crate::workers::{WORKER_LEASE, orders};
 
@@ -283,6 +284,8 @@ impl Drain {
         if self.passes.len() > NAMED_MAX {
             named.push(format!("{} more", self.passes.len() - NAMED_MAX));
         }
+        let failing = self.core.background.builds.failing(Instant::now());
+        named.extend(describe_failing("moves to", &failing));
         named.join("; ")
     }
 }

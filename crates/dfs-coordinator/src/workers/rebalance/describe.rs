@@ -1,8 +1,5 @@
 //! Descriptions of what the worker does or waits for.
 
-use std::collections::BTreeMap;
-use std::time::Duration;
-
 use dfs_types::{ByteSize, NodeId};
 
 use super::balance::Balance;
@@ -31,18 +28,4 @@ pub(super) fn stuck(balance: &Balance, giver: NodeId) -> String {
         balance.fill(giver),
         balance.mean()
     )
-}
-
-/// Names the nodes where builds fail, with the time until the next attempt.
-pub(super) fn failing(failing: &BTreeMap<NodeId, Duration>) -> Option<String> {
-    let (node, left) = failing.iter().max_by_key(|(_, left)| **left)?;
-    let others = match failing.len() - 1 {
-        0 => String::new(),
-        count => format!(" (and {count} more)"),
-    };
-    Some(format!(
-        "moves to node {node}{others} fail, the next attempt is in {} s: the logs of the node and of \
-         this coordinator say why; repair its disks, or drain it",
-        left.as_secs() + 1
-    ))
 }

@@ -34,9 +34,11 @@ use self::run::{Moves, has_precedence};
 use self::unreported::{Move, Reports, Unreported};
 use self::walk::{Rest, Walk};
 use crate::Error;
+use crate::build_slots::Failing;
 use crate::core::Core;
 use crate::metrics::MoveReason;
 use crate::node_liveness::View;
+use crate::workers::build::describe_failing;
 use crate::workers::spread::{Places, holders, settled};
 use crate::workers::{DELETION_HELD, orders};
 
@@ -85,8 +87,8 @@ struct Nodes {
     reports: Reports,
     cluster: Cluster,
     places: Places,
-    /// Nodes that get no builds now because the last ones failed, and for how long.
-    failing: BTreeMap<NodeId, Duration>,
+    /// Nodes that get no builds now because the last ones failed.
+    failing: BTreeMap<NodeId, Failing>,
 }
 
 impl Nodes {
@@ -248,7 +250,7 @@ impl Rebalance {
     /// Describes the work for equal fill, beside what else there is to know.
     fn show(&self, work: String, nodes: &Nodes) {
         let spreading = self.respread.describe();
-        let failing = describe::failing(&nodes.failing);
+        let failing = describe_failing("moves to", &nodes.failing);
         let parts: Vec<String> = spreading.into_iter().chain([work]).chain(failing).collect();
         self.handle.set_detail(parts.join("; "));
     }

@@ -44,6 +44,7 @@ use crate::background::Health;
 use crate::core::Core;
 use crate::node_liveness::View;
 use crate::unreadable::UnreadableRecords;
+use crate::workers::build::describe_failing;
 use crate::workers::{RepairNeed, RepairQueue};
 
 /// Maximum number of chunks queued for repair; another scan finds the rest.
@@ -404,7 +405,11 @@ impl Repair {
             None if self.sweep.is_needed() => {}
             None => {
                 let busy = self.jobs.len().max(usize::from(is_at_work));
-                self.handle.set_detail(detail(busy, self.queue.len(), missing));
+                let work = detail(busy, self.queue.len(), missing);
+                let failing = self.core.background.builds.failing(Instant::now());
+                let failing = describe_failing("builds at", &failing);
+                let parts: Vec<String> = std::iter::once(work).chain(failing).collect();
+                self.handle.set_detail(parts.join("; "));
             }
         }
         let is_unknown = matches!(self.work, Work::After(_))

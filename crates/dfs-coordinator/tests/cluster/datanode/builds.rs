@@ -32,6 +32,8 @@ struct Seen {
     failing: BTreeSet<ChunkId>,
     fails_all: bool,
     failed: usize,
+    is_cut_off: bool,
+    cut_off: usize,
 }
 
 /// A build in progress.
@@ -88,6 +90,23 @@ impl FakeDataNode {
     /// Lets every build fail, until this is called with `false`.
     pub(crate) fn fail_builds(&self, fails: bool) {
         self.builds.seen.lock().unwrap().fails_all = fails;
+    }
+
+    /// Lets no build reach a source, until this is called with `false`.
+    pub(crate) fn cut_off_builds(&self, is_cut_off: bool) {
+        self.builds.seen.lock().unwrap().is_cut_off = is_cut_off;
+    }
+
+    /// Notes a build if it reaches no source. Returns whether that is so.
+    pub(super) fn is_cut_off(&self) -> bool {
+        let mut seen = self.builds.seen.lock().unwrap();
+        seen.cut_off += usize::from(seen.is_cut_off);
+        seen.is_cut_off
+    }
+
+    /// Returns how many builds have reached no source.
+    pub(crate) fn builds_cut_off(&self) -> usize {
+        self.builds.seen.lock().unwrap().cut_off
     }
 
     /// Returns how many builds have failed.

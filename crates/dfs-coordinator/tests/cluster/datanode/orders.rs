@@ -99,11 +99,20 @@ impl FakeDataNode {
             response.outcome = Some(Outcome::Existing(existing));
             return response;
         }
+        let is_cut_off = self.is_cut_off();
         for source in &request.sources {
             let (location, named) =
                 (source.node.as_ref().unwrap(), source.replica.as_ref().unwrap());
             let node = self.neighbours.lock().unwrap().get(&location.address).cloned().unwrap();
             let held = node.holds(chunk).filter(|held| held.stamp.0 == named.stamp);
+            if is_cut_off {
+                response.failed.push(v1::DroppedReplica {
+                    node_id: location.node_id.clone(),
+                    code: "UNAVAILABLE".to_owned(),
+                    message: "not reachable, as planned".to_owned(),
+                });
+                continue;
+            }
             if let Some(held) = held {
                 node.state.lock().unwrap().replicated.push(chunk);
                 let receipt = self.write_sum(chunk, held.length, held.crc32c, held.sha256);
