@@ -241,6 +241,13 @@ impl BuildSlots {
         failing.filter(|(_, failing)| !failing.left.is_zero()).collect()
     }
 
+    /// Returns the nodes where no build has succeeded since one failed, whether or not they rest.
+    pub(crate) fn unproven(&self) -> BTreeSet<NodeId> {
+        let loads = crate::lock(&self.loads);
+        let targets = loads.iter().filter(|(end, load)| !end.is_source && load.failures > 0);
+        targets.map(|(end, _)| end.node).collect()
+    }
+
     /// Waits until a build ends at a node that had no room, or for a second.
     pub(crate) async fn wait(&self, end: BuildEnd) {
         let ended = crate::lock(&self.loads).get(&end).map(|load| load.ended.clone());

@@ -15,57 +15,72 @@ use crate::build_slots::{BuildQuota, BuildSlot, BuildSlots};
 use crate::core::Core;
 use crate::verdicts;
 
+/// Outcome of dooming replicas.
+#[derive(Debug)]
+pub(super) enum Doomed {
+    /// They are doomed, in this record.
+    Done(Chunk),
+    /// The chunk, or what it needs, has changed; another attempt decides anew.
+    Changed,
+    /// None of the replicas that are kept was read, for this reason.
+    Unread(String),
+}
+
 /// Dooms replicas of a chunk, which the worker has claimed and whose read it has paid for, once one of
 /// `kept` was read end to end since the record was read; the first that can be is read. That may take
-/// minutes, so nothing is doomed unless it `is_still_right` then. Returns the new record; `None` when it
-/// is not, a step failed or the record has changed.
+/// minutes, so nothing is doomed unless it `is_still_right` then.
 pub(super) async fn doom(
     (core, lease): (&Core, &LeaseGrant),
     (chunk, record): (ChunkId, &Chunk),
     doomed: &[ReplicaId],
     kept: &[ReplicaId],
     is_still_right: impl Fn() -> bool + Send,
-) -> Result<Option<Chunk>, Error> {
+) -> Result<Doomed, Error> {
     let (namespace, fence) = (&core.namespace, lease.fence(WORKER_LEASE));
     let (scope, fence) = (Scope::internal(), Some(&fence));
     let disks = namespace.disks_of([record]).await;
     let disks = disks.map_err(Error::metadata("reading the disks of a chunk"))?;
+    let mut unread = "no other replica is known".to_owned();
     for replica in kept {
         let Some(at) = disks.get(replica.disk) else { continue };
-        let name = orders::replica_ref(chunk, *replica, at.disk);
-        let quota = || core.registry().build_quota(at.node);
-        let (slots, weight) = (&core.background.builds, build_weight(record.seal.length));
-        let Some(_slot) = begin_read(slots, at.node, quota, weight).await else { continue };
-        match orders::verify(core, at.node, name, record).await {
-            Ok((_, Some(_))) if !is_still_right() => return Ok(None),
+        let (node, name) = (at.node, orders::replica_ref(chunk, *replica, at.disk));
+        let quota = || core.registry().build_quota(node);
+        let weight = build_weight(record.seal.length);
+        let Some(_slot) = begin_read(&core.background.builds, node, quota, weight).await else {
+            unread = format!("node {node} has no room to read another replica");
+            continue;
+        };
+        match orders::verify(core, node, name, record).await {
+            Ok((_, Some(_))) if !is_still_right() => return Ok(Doomed::Changed),
             Ok((_, Some(proof))) => {
                 let doom = Some(Doom { replicas: doomed, kept: &proof });
                 let swapped =
                     namespace.swap_replicas(scope, chunk, record.generation, &[], doom, fence);
                 match swapped.await {
-                    Ok(record) => return Ok(Some(record)),
-                    Err(error) if is_overtaken(&error) => return Ok(None),
+                    Ok(record) => return Ok(Doomed::Done(record)),
+                    Err(error) if is_overtaken(&error) => return Ok(Doomed::Changed),
                     // The node is being removed, for instance; another replica may do.
                     Err(error @ dfs_metadata::Error::BadProof { .. }) => {
-                        warn!(%chunk, node = %at.node, %error, "a verified replica does not count");
+                        warn!(%chunk, %node, %error, "a verified replica does not count");
+                        unread = format!("the replica on node {node} does not count: {error}");
                     }
                     Err(error) => return Err(Error::metadata("dooming replicas")(error)),
                 }
             }
             Ok((verdict, None)) => {
                 let evidence = Evidence::ReadAgain;
-                let marked = namespace.mark_replica(scope, at.node, verdict, evidence, fence).await;
+                let marked = namespace.mark_replica(scope, node, verdict, evidence, fence).await;
                 let marked = marked.map_err(Error::metadata("recording a verdict"))?;
-                verdicts::note(core, at.node, verdict, &marked);
-                return Ok(None);
+                verdicts::note(core, node, verdict, &marked);
+                return Ok(Doomed::Changed);
             }
             Err(failure) => {
-                let node = at.node;
                 warn!(%chunk, %node, %failure, "a replica could not be verified");
+                unread = format!("node {node} could not read another replica: {failure}");
             }
         }
     }
-    Ok(None)
+    Ok(Doomed::Unread(unread))
 }
 
 /// Waits until a replica of this weight may be read at its node; `None` if the node has no `quota`, as

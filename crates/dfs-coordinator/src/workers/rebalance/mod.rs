@@ -12,6 +12,7 @@ mod balance;
 mod describe;
 mod respread;
 mod run;
+mod takers;
 mod unreported;
 mod walk;
 
@@ -31,6 +32,7 @@ use tracing::{debug, info};
 use self::balance::{Balance, Fill};
 use self::respread::Respread;
 use self::run::{Moves, has_precedence};
+use self::takers::Takers;
 use self::unreported::{Move, Reports, Unreported};
 use self::walk::{Rest, Walk};
 use crate::Error;
@@ -69,7 +71,7 @@ pub(crate) struct Rebalance {
     unreported: Unreported,
     walks: BTreeMap<NodeId, Walk>,
     /// Nodes with room that gave none at the last step.
-    takers: BTreeSet<NodeId>,
+    takers: Takers,
     respread: Respread,
 }
 
@@ -89,6 +91,8 @@ struct Nodes {
     places: Places,
     /// Nodes that get no builds now because the last ones failed.
     failing: BTreeMap<NodeId, Failing>,
+    /// These, and those where no build has succeeded since.
+    unproven: BTreeSet<NodeId>,
 }
 
 impl Nodes {
@@ -110,7 +114,7 @@ impl Rebalance {
             queued: Some(Queued { after: None }),
             unreported: Unreported::default(),
             walks: BTreeMap::new(),
-            takers: BTreeSet::new(),
+            takers: Takers::default(),
             respread: Respread::default(),
         }
     }
@@ -125,8 +129,9 @@ impl Rebalance {
         };
         let (places, reports) = (Places::new(&views), Reports::of(&views, at));
         views.retain(View::takes_chunks);
-        let failing = self.core.background.builds.failing(at);
-        Nodes { at, views, reports, cluster, places, failing }
+        let builds = &self.core.background.builds;
+        let (failing, unproven) = (builds.failing(at), builds.unproven());
+        Nodes { at, views, reports, cluster, places, failing, unproven }
     }
 
     /// Returns why no move may begin now.
@@ -259,16 +264,12 @@ impl Rebalance {
     /// positions are kept: a node at its watermark is full and not full in turn.
     fn wake(&mut self, nodes: &Nodes, givers: &[NodeId]) {
         self.walks.retain(|giver, _| nodes.views.iter().any(|view| view.node == *giver));
-        let takes = |view: &&View| {
-            let is_failing = nodes.failing.contains_key(&view.node);
-            !view.is_full && !is_failing && !givers.contains(&view.node)
-        };
-        let takers: BTreeSet<NodeId> =
-            nodes.views.iter().filter(takes).map(|view| view.node).collect();
-        if !takers.is_subset(&self.takers) {
+        let takes = |view: &&View| !view.is_full && !givers.contains(&view.node);
+        let takers = nodes.views.iter().filter(takes).map(|view| view.node).collect();
+        let rests = |node| nodes.failing.contains_key(&node);
+        if self.takers.update(&takers, &nodes.unproven, rests, nodes.at) {
             self.walks.values_mut().for_each(Walk::wake);
         }
-        self.takers = takers;
     }
 
     /// Returns replicas of a node to move, and where to, from the next ones in its list.

@@ -20,7 +20,7 @@ use crate::core::Core;
 use crate::metrics::MoveReason;
 use crate::node_liveness::View;
 use crate::workers::build::build;
-use crate::workers::doom::doom;
+use crate::workers::doom::{Doomed, doom};
 use crate::workers::orders::{self, Built};
 use crate::workers::{RepairNeed, WORKER_LEASE};
 
@@ -71,6 +71,8 @@ struct Plan {
     targets: Vec<Target>,
     /// A node that would be another target if it had room, where the rest would be worse.
     full: Option<NodeId>,
+    /// A node would be another target if its builds did not fail.
+    misses_failing: bool,
 }
 
 /// Builds of a plan for which the nodes have room.
@@ -147,7 +149,8 @@ impl ChunkRepair {
             };
             self.core.selector.select(candidates, &request, &*self.core.random)
         };
-        let Plan { sources, targets, full } = plan(record, &views, &cluster, &in_flight, select);
+        let plan = plan(record, &views, &cluster, &in_flight, select);
+        let Plan { sources, targets, full, misses_failing } = plan;
         if sources.is_empty() {
             return Err(RepairOutcome::NoSource);
         }
@@ -166,7 +169,7 @@ impl ChunkRepair {
             _ if !builds.is_empty() => Ok(Begun { sources, builds }),
             Some(end) => Err(RepairOutcome::NoRoom(end)),
             // They may work again soon.
-            None if !in_flight.failing.is_empty() => Err(RepairOutcome::Failed),
+            None if misses_failing => Err(RepairOutcome::Failed),
             None => Err(RepairOutcome::NoTarget),
         }
     }
@@ -280,8 +283,8 @@ impl ChunkRepair {
             self.core.background.held().is_none() && now == replaced
         };
         match doom(on, (chunk, &record), &replaced, &readable, is_still_right).await? {
-            Some(record) => Ok(self.ended(&record, RepairOutcome::Done)),
-            None => Ok(self.ended(&record, RepairOutcome::Failed)),
+            Doomed::Done(record) => Ok(self.ended(&record, RepairOutcome::Done)),
+            Doomed::Changed | Doomed::Unread(_) => Ok(self.ended(&record, RepairOutcome::Failed)),
         }
     }
 
@@ -369,8 +372,12 @@ fn plan(
         .filter(|zone| !zone.is_empty())
         .collect();
     let holds = |node: NodeId| record.replicas.iter().any(|replica| on(replica) == Some(node));
-    let mut candidates = candidates(views, record.seal.length);
-    candidates.retain(|candidate| !in_flight.failing.contains(&candidate.node));
+    let (failing, candidates): (Vec<_>, Vec<_>) = candidates(views, record.seal.length)
+        .into_iter()
+        .partition(|candidate| in_flight.failing.contains(&candidate.node));
+    let has_room = |candidate: &&Candidate| candidate.free > record.seal.length;
+    let misses_failing =
+        failing.iter().filter(has_room).any(|candidate| !good.contains(&candidate.node));
     let free: Vec<Candidate> = candidates.iter().filter(|c| !holds(c.node)).cloned().collect();
     let (same_zone, other_zone): (Vec<_>, Vec<_>) =
         free.into_iter().partition(|candidate| zones.contains(candidate.zone.as_str()));
@@ -397,7 +404,8 @@ fn plan(
         here.map(ReplicaId::of).collect()
     };
     let target = |node| Target { node, replaces: replaces(node) };
-    Plan { sources, targets: targets.into_iter().map(target).collect(), full }
+    let targets = targets.into_iter().map(target).collect();
+    Plan { sources, targets, full, misses_failing }
 }
 
 #[cfg(test)]
@@ -591,6 +599,27 @@ pub(super) mod tests {
             let chosen = plan.targets.first().map(|target| target.node.0);
             assert_eq!((chosen, plan.full.map(|node| node.0)), (target, waits_for), "{full:?}");
         }
+    }
+
+    #[test]
+    fn failing_node_matters_only_to_a_chunk_that_it_could_take() {
+        let cluster = cluster(&[], &[]);
+        let nodes = active(&[1, 2, 3]);
+        let misses = |replicas: &[(u32, bool)], failing: u128| {
+            let failing = BTreeSet::from([NodeId(failing)]);
+            let in_flight = InFlight { failing, ..InFlight::default() };
+            let plan = plan(&record(replicas), &nodes, &cluster, &in_flight, first);
+            (plan.targets.len(), plan.misses_failing)
+        };
+        assert_eq!(misses(&[(1, false), (2, false)], 3), (0, true));
+        assert_eq!(misses(&[(1, false), (2, false)], 2), (1, false), "it has a good one");
+        assert_eq!(
+            misses(&[(1, false), (2, false)], 4),
+            (1, false),
+            "not a node that takes chunks"
+        );
+        assert_eq!(misses(&[(1, false), (2, false), (3, true)], 3), (0, true), "in its place");
+        assert_eq!(misses(&[(1, false), (2, false), (3, true)], 2), (1, false));
     }
 
     #[test]

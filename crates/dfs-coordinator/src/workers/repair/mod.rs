@@ -395,10 +395,9 @@ impl Repair {
     }
 
     /// Publishes the health of chunks, as far as it is known.
-    fn publish(&self, stopped: Stopped) {
+    fn publish(&self, stopped: Stopped, is_paused: bool) {
         self.handle.set_queued(self.queue.len() as u64);
-        let waits = stopped == Stopped::AtRate || !self.queue.waited_for().is_empty();
-        let is_at_work = self.queue.busy() > 0 || waits;
+        let is_at_work = is_at_work(&self.queue, stopped, is_paused);
         let missing = self.queue.counts().missing;
         match &self.held {
             Some(why) => self.handle.set_detail(why.clone()),
@@ -439,7 +438,7 @@ impl Repair {
         }
         let is_busy = is_loading || self.sweep.is_needed();
         let stopped = if is_paused || is_loading { Stopped::Idle } else { self.start_jobs() };
-        self.publish(stopped);
+        self.publish(stopped, is_paused);
         while let Some(job) = self.jobs.try_next() {
             self.ended(job)?;
         }
@@ -485,6 +484,13 @@ impl Worker for Repair {
     }
 }
 
+/// Returns whether chunks are being repaired, or will be as the rate of repair and the nodes have room:
+/// none while it is paused, however many wait for a node.
+fn is_at_work(queue: &RepairQueue, stopped: Stopped, is_paused: bool) -> bool {
+    let waits = stopped == Stopped::AtRate || !queue.waited_for().is_empty();
+    queue.busy() > 0 || (waits && !is_paused)
+}
+
 /// Describes what repair does: chunks being repaired, waiting, and without a replica.
 fn detail(busy: usize, waiting: usize, missing: u64) -> String {
     match (busy, waiting, missing) {
@@ -501,7 +507,23 @@ fn detail(busy: usize, waiting: usize, missing: u64) -> String {
 
 #[cfg(test)]
 mod tests {
+    use super::queue::tests::need;
     use super::*;
+    use crate::build_slots::BuildEnd;
+
+    #[test]
+    fn chunks_that_wait_for_a_node_are_at_work_only_while_repair_is_not_paused() {
+        let (mut queue, now, chunk) = (RepairQueue::new(9), Instant::now(), ChunkId(1));
+        let need = need(2, 0);
+        queue.set(chunk, Some(need));
+        assert!(!is_at_work(&queue, Stopped::Idle, false), "it has not begun");
+        assert!(is_at_work(&queue, Stopped::AtRate, false));
+        queue.take(now, false).unwrap();
+        assert!(is_at_work(&queue, Stopped::Idle, true), "repairs in flight finish");
+        queue.park(chunk, Some(need), BuildEnd::target(NodeId(1)));
+        let at_work = [false, true].map(|is_paused| is_at_work(&queue, Stopped::Idle, is_paused));
+        assert_eq!(at_work, [true, false]);
+    }
 
     /// F15: missing chunks.
     #[test]

@@ -367,4 +367,4 @@ fn count_need(counts: &mut ReplicationCounts, need: RepairNeed, sign: i64) {
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

@@ -21,7 +21,7 @@ use tracing::warn;
 
 use self::surplus::{Situation, Surplus, surplus};
 use super::DELETION_HELD;
-use super::doom::doom;
+use super::doom::{Doomed, doom};
 use crate::Error;
 use crate::core::Core;
 
@@ -29,6 +29,8 @@ use crate::core::Core;
 const PAUSE_PER_PAGE: Duration = Duration::from_secs(1);
 /// Longest pause after a pass.
 const PAUSE_MAX: Duration = Duration::from_mins(1);
+/// Why a chunk was left as it is, if another worker or a node was faster.
+const CHANGED: &str = "it has changed meanwhile";
 
 /// The worker.
 pub(crate) struct Trim {
@@ -41,13 +43,36 @@ pub(crate) struct Trim {
 }
 
 /// Progress of a pass.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Default)]
 struct Pass {
     pages: u32,
     /// Chunks with surplus replicas.
     found: u64,
     /// Those of them that were left as they are for now.
     left: u64,
+    /// The last one of these, and why.
+    example: Option<(ChunkId, String)>,
+}
+
+impl Pass {
+    /// Describes the pass after its end.
+    fn describe(&self) -> String {
+        let chunks = counted(self.left, "chunk");
+        match &self.example {
+            None => "no chunk has more replicas than wanted".to_owned(),
+            Some((chunk, why)) => {
+                format!("{chunks} cannot be trimmed now, such as {chunk}: {why}; trying again")
+            }
+        }
+    }
+}
+
+/// Outcome of trimming a chunk.
+enum Trimmed {
+    /// So many replicas are doomed.
+    Done(usize),
+    /// It was left as it is, for this reason.
+    Left(String),
 }
 
 impl Trim {
@@ -74,28 +99,38 @@ impl Trim {
         surplus(record, &cluster, &Situation::of(&views))
     }
 
-    /// Reads the record of a chunk, and returns it with what can be dropped, if anything.
-    async fn read_surplus(&self, chunk: ChunkId) -> Result<Option<(Chunk, Surplus)>, Error> {
+    /// Reads the record of a chunk, and returns it with what can be dropped, or why nothing can.
+    async fn read_surplus(
+        &self,
+        chunk: ChunkId,
+    ) -> Result<Result<(Chunk, Surplus), String>, Error> {
         let read = self.core.namespace.chunks(Scope::internal(), &[chunk]).await;
         let records = read.map_err(Error::metadata("reading the record of a chunk"))?;
-        let Some(record) = records.into_iter().flatten().next() else { return Ok(None) };
-        let surplus = self.surplus(&record).filter(|surplus| !surplus.doomed.is_empty());
-        Ok(surplus.map(|surplus| (record, surplus)))
+        let record = records.into_iter().flatten().next();
+        let found = record.and_then(|record| Some((self.surplus(&record)?, record)));
+        Ok(match found {
+            None => Err(CHANGED.to_owned()),
+            Some((surplus, _)) if surplus.doomed.is_empty() => Err(waiting(&surplus)),
+            Some((surplus, record)) => Ok((record, surplus)),
+        })
     }
 
-    /// Dooms the surplus replicas of a chunk of this length. Returns how many.
-    async fn trim(&self, chunk: ChunkId, length: u64) -> Result<usize, Error> {
+    /// Dooms the surplus replicas of a chunk of this length.
+    async fn trim(&self, chunk: ChunkId, length: u64) -> Result<Trimmed, Error> {
         // Without a claim: it lasts as long as a pause, and repair may need the chunk meanwhile.
         let cost = move_cost(length);
         self.handle.take(cost).await;
         let claim = self.core.background.claim(chunk);
         let found = match claim {
             Some(_) => self.read_surplus(chunk).await?,
-            None => None,
+            None => Err("another worker moves or repairs it".to_owned()),
         };
-        let Some((record, Surplus { doomed, kept })) = found else {
-            self.handle.give_back(cost);
-            return Ok(0);
+        let (record, Surplus { doomed, kept, .. }) = match found {
+            Ok(found) => found,
+            Err(why) => {
+                self.handle.give_back(cost);
+                return Ok(Trimmed::Left(why));
+            }
         };
         let is_still_right = || {
             let surplus = self.surplus(&record);
@@ -103,8 +138,11 @@ impl Trim {
                 && surplus.is_some_and(|surplus| surplus.doomed == doomed)
         };
         let on = (&*self.core, &self.lease);
-        let trimmed = doom(on, (chunk, &record), &doomed, &kept, is_still_right).await?;
-        Ok(trimmed.map_or(0, |_| doomed.len()))
+        Ok(match doom(on, (chunk, &record), &doomed, &kept, is_still_right).await? {
+            Doomed::Done(_) => Trimmed::Done(doomed.len()),
+            Doomed::Changed => Trimmed::Left(CHANGED.to_owned()),
+            Doomed::Unread(why) => Trimmed::Left(why),
+        })
     }
 
     /// Trims the chunks of a page. One that fails does not keep the others, or the next page, from
@@ -116,20 +154,28 @@ impl Trim {
             .map(|(chunk, length)| async move { (chunk, this.trim(chunk, length).await) }.boxed())
             .collect();
         let mut jobs = stream::iter(jobs).buffer_unordered(self.core.settings.repair_concurrency);
-        let mut left = 0;
+        let (mut left, mut example) = (0, None);
         while let Some((chunk, trimmed)) = jobs.next().await {
             match trimmed {
-                Ok(0) => left += 1,
-                Ok(replicas) => this.handle.add_done(replicas as u64),
+                Ok(Trimmed::Done(replicas)) => this.handle.add_done(replicas as u64),
+                Ok(Trimmed::Left(why)) => {
+                    left += 1;
+                    example = Some((chunk, why));
+                }
                 Err(error) => {
-                    warn!(%chunk, error = with_causes(&error), "a chunk could not be trimmed");
+                    let why = with_causes(&error);
+                    warn!(%chunk, error = why, "a chunk could not be trimmed");
                     this.handle.add_failed(1);
                     left += 1;
+                    example = Some((chunk, why));
                 }
             }
         }
         drop(jobs);
         self.pass.left += left;
+        if example.is_some() {
+            self.pass.example = example;
+        }
         left > 0
     }
 }
@@ -175,16 +221,42 @@ impl Worker for Trim {
         let pass = std::mem::take(&mut self.pass);
         self.handle.set_queued(pass.left);
         self.core.background.set_surplus(pass.left);
-        match pass.left {
-            0 => self.handle.set_detail("no chunk has more replicas than wanted"),
-            left => {
-                let chunks = counted(left, "chunk");
-                self.handle.set_detail(format!("{chunks} cannot be trimmed now; trying again"));
-            }
-        }
+        self.handle.set_detail(pass.describe());
         if pass.found > pass.left {
             return Ok(Next::Again);
         }
         Ok(Next::After((PAUSE_PER_PAGE * pass.pages).min(PAUSE_MAX)))
+    }
+}
+
+/// Describes why none of the surplus replicas of a chunk can be dropped now.
+fn waiting(surplus: &Surplus) -> String {
+    let nodes: Vec<String> = surplus.waits_for.iter().map(|node| format!("node {node}")).collect();
+    format!(
+        "it waits for {}, which may not be reachable: without the replica there the others would \
+         share a zone or a machine",
+        nodes.join(" and ")
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use dfs_types::NodeId;
+
+    use super::*;
+
+    #[test]
+    fn pass_names_a_chunk_that_was_left_and_what_it_waits_for() {
+        assert_eq!(Pass::default().describe(), "no chunk has more replicas than wanted");
+        let waits_for = BTreeSet::from([NodeId(7)]);
+        let why = waiting(&Surplus { doomed: Vec::new(), kept: Vec::new(), waits_for });
+        let example = Some((ChunkId(3), why));
+        let text = Pass { pages: 1, found: 2, left: 2, example }.describe();
+        let (chunk, node) = (ChunkId(3), NodeId(7));
+        let begin =
+            format!("2 chunks cannot be trimmed now, such as {chunk}: it waits for node {node}");
+        assert!(text.starts_with(&begin) && text.ends_with("; trying again"), "{text}");
     }
 }

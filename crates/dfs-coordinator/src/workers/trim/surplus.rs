@@ -26,6 +26,8 @@ pub(super) struct Surplus {
     pub(super) doomed: Vec<ReplicaId>,
     /// The good ones that are kept, one of which is read before.
     pub(super) kept: Vec<ReplicaId>,
+    /// Nodes of replicas that are needed until others are known to be good.
+    pub(super) waits_for: BTreeSet<NodeId>,
 }
 
 /// A replica and its node.
@@ -93,7 +95,8 @@ pub(super) fn surplus(record: &Chunk, cluster: &Cluster, situation: &Situation) 
     }
     // A slow disk is read last.
     kept.sort_by_key(|(_, replica)| cluster.is_slow(replica.disk));
-    Some(Surplus { doomed, kept: kept.into_iter().map(|(_, it)| ReplicaId::of(it)).collect() })
+    let kept = kept.into_iter().map(|(_, it)| ReplicaId::of(it)).collect();
+    Some(Surplus { doomed, kept, waits_for: nodes(&needed) })
 }
 
 /// Chooses which replicas to keep.
@@ -275,6 +278,7 @@ mod tests {
         let silent = cluster(&[(1, 1, On::Good), (2, 2, On::Good), (3, 3, On::Silent)]);
         let waiting = surplus(&record(2, &[1, 2, 3]), &silent, &zones).unwrap();
         assert_eq!((waiting.doomed.len(), waiting.kept.len()), (0, 2));
+        assert_eq!(waiting.waits_for, BTreeSet::from([NodeId(3)]));
         assert_eq!(dropped(&record(2, &[1, 2, 3]), &cluster(&THREE), &zones), [2], "it is back");
         let lost = cluster(&[(1, 1, On::Good), (2, 2, On::Good), (3, 3, On::Lost)]);
         assert_eq!(surplus(&record(2, &[1, 2, 3]), &lost, &zones), None);

@@ -4,7 +4,8 @@ use dfs_types::NodeId;
 
 use super::*;
 
-fn need(good: u8, bad: u8) -> RepairNeed {
+/// Returns the need of a chunk with so many good and bad replicas of three.
+pub(in crate::workers::repair) fn need(good: u8, bad: u8) -> RepairNeed {
     RepairNeed {
         is_scattered: false,
         urgency: (i16::from(good) - 1, i16::from(good) - 3),
