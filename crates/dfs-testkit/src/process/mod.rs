@@ -280,7 +280,7 @@ impl Cluster {
     pub fn command<S: AsRef<OsStr>>(&self, args: impl IntoIterator<Item = S>) -> Command {
         // Tests may have been started in the background, where interrupts are ignored.
         let mut command = Command::new("env");
-        command.arg("--default-signal").arg(&self.binary);
+        command.arg("--default-signal=HUP,INT,TERM").arg(&self.binary);
         let coordinators = self.coordinator_urls().join(",");
         command.args(args).stdin(Stdio::null()).env("DFS_COORDINATOR", coordinators);
         command
