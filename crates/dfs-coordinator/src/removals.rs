@@ -33,6 +33,13 @@ pub(crate) enum Kind {
     CheckForget,
 }
 
+impl Kind {
+    /// Returns whether nothing is removed.
+    fn is_check(self) -> bool {
+        matches!(self, Self::CheckDeregister | Self::CheckForget)
+    }
+}
+
 /// Why a node was not removed.
 #[derive(Debug, Clone)]
 pub(crate) enum Obstacle {
@@ -88,9 +95,9 @@ struct Removal {
     outcome: watch::Receiver<Outcome>,
 }
 
-/// The removals of a coordinator, one for each node.
+/// The removals of a coordinator: one for each node, and one check.
 #[derive(Debug, Default)]
-pub(crate) struct Removals(Mutex<BTreeMap<NodeId, Removal>>);
+pub(crate) struct Removals(Mutex<BTreeMap<(NodeId, bool), Removal>>);
 
 impl Progress {
     /// Returns whether it is pending, and the number of chunks checked so far.
@@ -111,14 +118,21 @@ impl Removals {
         kind: Kind,
         begin: impl FnOnce(Arc<AtomicU64>) -> JoinHandle<Result<(), Obstacle>>,
     ) -> Result<Progress, Obstacle> {
-        let (checked, mut outcome) = self.find_or_begin(node, kind, begin)?;
+        let (checked, awaited) = self.find_or_begin(node, kind, begin)?;
+        let mut outcome = awaited.clone();
         let known = timeout(WAIT, outcome.wait_for(Option::is_some)).await;
         let Ok(Ok(known)) = known else {
             return Ok(Progress::Pending(checked.load(Ordering::Relaxed)));
         };
         let result = known.as_ref().map(|(result, _)| result.clone());
         drop(known);
-        crate::lock(&self.0).remove(&node);
+        let mut removals = crate::lock(&self.0);
+        let key = (node, kind.is_check());
+        // Another call may have taken the result, and begun the next one.
+        if removals.get(&key).is_some_and(|removal| removal.outcome.same_channel(&awaited)) {
+            removals.remove(&key);
+        }
+        drop(removals);
         result.unwrap_or(Ok(())).map(|()| Progress::Done)
     }
 
@@ -135,9 +149,11 @@ impl Removals {
             outcome.as_ref().is_none_or(|(_, at)| now.duration_since(*at) < KEPT)
         };
         removals.retain(|_, removal| is_kept(removal));
-        if let Some(removal) = removals.get(&node) {
+        let key = (node, kind.is_check());
+        if let Some(removal) = removals.get(&key) {
             if removal.kind != kind {
-                let message = format!("another removal of node {node} is in progress");
+                let what = if kind.is_check() { "check" } else { "removal" };
+                let message = format!("another {what} of node {node} is in progress");
                 return Err(Failure::new(ErrorCode::Busy, message).retry_after(WAIT));
             }
             return Ok((removal.checked.clone(), removal.outcome.clone()));
@@ -152,7 +168,7 @@ impl Removals {
             let result = task.await.unwrap_or_else(failed);
             set_outcome.send_replace(Some((result, Instant::now())));
         });
-        removals.insert(node, Removal { kind, checked: checked.clone(), outcome: outcome.clone() });
+        removals.insert(key, Removal { kind, checked: checked.clone(), outcome: outcome.clone() });
         Ok((checked, outcome))
     }
 }

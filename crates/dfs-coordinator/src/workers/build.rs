@@ -94,7 +94,7 @@ pub(super) fn describe_failing(what: &str, failing: &BTreeMap<NodeId, Failing>) 
             "the logs of the node and of this coordinator say why; repair its disks, or drain it"
         }
         FailureCause::Unreached => {
-            "it reaches none of the datanodes to build from; repair its network, or drain it"
+            "it gets a replica from none of the datanodes to build from; its logs say why: check its network and theirs"
         }
     };
     let seconds = left.as_secs() + 1;
@@ -193,7 +193,7 @@ mod tests {
             assert_eq!(rest_after(&slots, 3, None, &unreached, now), rest);
             let text = describe_failing("builds at", &slots.failing(now)).unwrap();
             assert!(text.contains(&format!("builds at node {} fail", NodeId(3))), "{text}");
-            assert!(text.contains("repair its network"), "{text}");
+            assert!(text.contains("check its network and theirs"), "{text}");
             now += Duration::from_secs(2);
         }
         assert_eq!(rest_after(&slots, 3, None, &[(3, false)], now), 0, "no source was asked");

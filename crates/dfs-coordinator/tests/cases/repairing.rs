@@ -489,7 +489,7 @@ async fn node_that_reaches_no_source_rests_is_named_and_builds_later() {
     eventually("it is named", || async {
         let workers = cluster.status().await.workers;
         let repair = workers.into_iter().find(|worker| worker.name == "repair").unwrap().state;
-        repair.contains(&name) && repair.contains("it reaches none of the datanodes to build from")
+        repair.contains(&name) && repair.contains("it gets a replica from none of the datanodes")
     })
     .await;
     let tried = fourth.builds_cut_off();

@@ -40,17 +40,17 @@ async fn adopt(
     if found.is_set_aside || !node.may_be_sealed_as(&found, seal).await {
         return Err(not_whole());
     }
+    let pace = MovementPace { node, progress };
     let number = node.store.verdict_number();
     let restamped = match node.store.restamp(replica).await {
         Err(error @ StoreError::Damaged { .. }) => {
             // Sets it aside.
-            node.verify(found).await?;
+            node.verify_at(found, &pace).await?;
             return Err(error.into());
         }
         restamped => restamped.map_err(|error| node.failure(replica, number, error))?,
     };
     // Only what is synced can be read from the disk rather than from caches.
-    let pace = MovementPace { node, progress };
     if node.verify_at(restamped, &pace).await?.condition != ReplicaCondition::Sound {
         return Err(not_whole());
     }
