@@ -17,6 +17,11 @@ pub(crate) struct Confirmation {
 }
 
 impl Confirmation {
+    /// Returns whether [`Self::ask`] would ask.
+    pub(crate) fn is_needed(self) -> bool {
+        !self.yes
+    }
+
     /// Asks whether to go ahead, unless the command line says so. Fails when the answer is no, or
     /// when nobody can answer.
     pub(crate) async fn ask(self, question: &str, cx: &Context) -> Result<()> {

@@ -198,13 +198,13 @@ fn names(extent: &Extent) -> BTreeSet<ReplicaRef> {
 /// for each chunk.
 fn problems_of(chunks: &[ExplainedChunk]) -> Vec<String> {
     let mut problems = Vec::new();
-    let mut not_asked: BTreeMap<NodeId, (&str, u64)> = BTreeMap::new();
+    let mut not_asked: BTreeMap<(NodeId, &str), u64> = BTreeMap::new();
     for chunk in chunks {
         let id = chunk.chunk;
         for replica in &chunk.replicas {
             match (&replica.problem, replica.verified) {
                 (Some(problem), None) => {
-                    not_asked.entry(replica.node).or_insert((problem, 0)).1 += 1;
+                    *not_asked.entry((replica.node, problem)).or_default() += 1;
                 }
                 (Some(problem), Some(_)) => {
                     problems.push(format!("chunk {id} on node {}: {problem}", replica.node));
@@ -220,7 +220,7 @@ fn problems_of(chunks: &[ExplainedChunk]) -> Vec<String> {
                 .push(format!("chunk {id} has {good} good replicas of {} wanted", chunk.wanted));
         }
     }
-    problems.extend(not_asked.into_iter().map(|(node, (problem, replicas))| {
+    problems.extend(not_asked.into_iter().map(|((node, problem), replicas)| {
         let replicas = counted(replicas, "replica");
         let node = format!("node {node}");
         let place = if problem.contains(&node) { String::new() } else { format!("{node}: ") };

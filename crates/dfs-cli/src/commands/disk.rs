@@ -152,9 +152,17 @@ fn is_empty(status: &ClusterStatus, disk: DiskId) -> Result<Option<()>> {
     let found = status.nodes.iter().flat_map(|node| &node.disks).find(|found| found.id == disk);
     let why = match found {
         Some(found) if found.can_be_removed => return Ok(Some(())),
-        Some(found) if found.state != DiskState::Healthy => return Ok(None),
-        Some(_) => "no longer being retired",
-        None => "no longer reported by its datanode",
+        Some(found) => match found.state {
+            DiskState::Healthy => "no longer being retired".to_owned(),
+            // Nothing can be moved from it.
+            state @ (DiskState::Failed | DiskState::Missing) => format!(
+                "{} ({}); what it held is rebuilt elsewhere once it counts as lost",
+                state.name(),
+                found.reason
+            ),
+            _ => return Ok(None),
+        },
+        None => "no longer reported by its datanode".to_owned(),
     };
     Err(Error::new(ErrorCode::Conflict, format_args!("disk {disk} is {why}")))
 }
@@ -191,6 +199,8 @@ mod tests {
         node.disks[1].state = DiskState::Retiring;
         status.nodes = vec![node];
         assert_eq!(found(&status), Ok(None));
+        status.nodes[0].disks[1].state = DiskState::Failed;
+        assert_eq!(found(&status), Err(ErrorCode::Conflict), "nothing can be moved from it");
         status.nodes[0].disks[1].can_be_removed = true;
         assert_eq!(found(&status), Ok(Some(())));
         status.nodes[0].disks[1] = DiskStatus::new(DiskId(2), 10);

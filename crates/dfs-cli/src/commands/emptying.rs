@@ -3,12 +3,16 @@
 use std::time::Duration;
 
 use dfs_client::{ClusterStatus, WorkerActivity};
+use tokio::time::Instant;
 
 use crate::context::Context;
 use crate::error::Result;
 
 /// Interval of asking again.
 const POLL: Duration = Duration::from_secs(1);
+
+/// Time within which every coordinator knows that something is to be emptied.
+const KNOWN_WITHIN: Duration = Duration::from_secs(10);
 
 /// Waits until `check` finds that what is to be emptied is empty, and shows what is done about it.
 /// `id` is that of the node or disk.
@@ -17,11 +21,13 @@ pub(super) async fn wait<T>(
     cx: &Context,
     check: impl Fn(&ClusterStatus) -> Result<Option<T>>,
 ) -> Result<T> {
-    let mut shown = String::new();
+    let (mut shown, began) = (String::new(), Instant::now());
     loop {
         let status = cx.client.admin().status().await?;
-        if let Some(empty) = check(&status)? {
-            return Ok(empty);
+        match check(&status) {
+            Ok(Some(empty)) => return Ok(empty),
+            Err(error) if began.elapsed() >= KNOWN_WITHIN => return Err(error),
+            Ok(None) | Err(_) => {}
         }
         if let Some(text) = progress(&status, id).filter(|text| *text != shown) {
             cx.out.say(&text);

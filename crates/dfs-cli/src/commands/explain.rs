@@ -89,7 +89,8 @@ fn wait(node: &NodeStatus) -> Option<String> {
     if *state == NodeState::Lost {
         return Some(format!("node {id} is lost: its replicas are rebuilt on other nodes"));
     }
-    let lost_in = span_text(node.lost_in?);
+    // Any other responds to the coordinators.
+    let lost_in = span_text(node.lost_in.filter(|_| *state == NodeState::Suspect)?);
     let heard = match node.last_heard {
         Some(ago) => format!("last heartbeat {} ago", span_text(ago)),
         None => "no heartbeat yet".to_owned(),
@@ -180,6 +181,8 @@ mod tests {
             assert!(text.contains(part), "{part}: {text}");
         }
         assert!(!text.contains(&NodeId(2).to_string()), "it was asked: {text}");
+        status.nodes[0].state = NodeState::Active;
+        assert_eq!(said(&status), "", "the coordinators hear from it");
         status.nodes[0].maintenance_left = seconds(600);
         assert!(said(&status).contains("in maintenance for 10 min more"), "{}", said(&status));
         (status.nodes[0].maintenance_left, status.nodes[0].lost_in) = (None, None);

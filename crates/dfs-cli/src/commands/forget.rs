@@ -76,7 +76,10 @@ impl ForgetArgs {
                      --accept-loss` gives up what only it holds"
                 )));
             }
-            let Some(found) = member(status, node) else { return Ok((Vec::new(), plan)) };
+            let Some(found) = member(status, node) else {
+                let lines = plan.iter().flat_map(|plan| plan.lines(node)).collect();
+                return Ok((lines, plan));
+            };
             let mut lines = vec![held_line(found)];
             lines.extend(match &plan {
                 Some(plan) => plan.lines(node),

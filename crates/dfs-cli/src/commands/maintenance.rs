@@ -112,7 +112,7 @@ impl MaintenanceArgs {
         let mut wanted = MaintenanceRequest::new(self.ttl);
         if self.require_safe {
             wanted = wanted.require_safe();
-        } else {
+        } else if self.confirmation.is_needed() && !is_in_maintenance(status, node) {
             let StopSafety { is_safe, reason, .. } = safety(status, &[node], cx).await?;
             if !is_safe {
                 cx.out.say(format_args!("it is not safe to stop node {node}: {reason}"));
@@ -144,6 +144,11 @@ impl MaintenanceArgs {
             .hint("nothing was changed; `dfs status` shows what is being repaired")),
         }
     }
+}
+
+/// Returns whether a node may be down already.
+fn is_in_maintenance(status: &ClusterStatus, node: NodeId) -> bool {
+    status.nodes.iter().any(|found| found.id == node && found.maintenance_left.is_some())
 }
 
 /// Ends the maintenance of a node.

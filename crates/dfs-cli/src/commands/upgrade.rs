@@ -61,13 +61,14 @@ pub(crate) async fn run(args: UpgradeArgs, cx: &Context) -> Result<()> {
     let status = match args.action {
         Action::Status => admin.upgrade_status().await?,
         Action::Finalize(FinalizeArgs { confirmation }) => {
-            let cluster = admin.status().await?.cluster;
-            if let Some(plan) = plan(&admin.upgrade_status().await?) {
+            let mut status = admin.upgrade_status().await?;
+            if let Some(plan) = plan(&status) {
                 cx.out.say(plan);
                 confirmation.ask("Finalize the upgrade?", cx).await?;
+                let cluster = admin.status().await?.cluster;
+                status = admin.finalize_upgrade(cluster).await?;
             }
-            let asked = admin.finalize_upgrade(cluster).await?;
-            wait(asked, cx).await?
+            wait(status, cx).await?
         }
     };
     show(&status, cx);
