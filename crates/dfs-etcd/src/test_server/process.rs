@@ -18,10 +18,11 @@ pub(super) struct Process {
 impl Process {
     pub(super) fn start(namespace: Option<&str>, arguments: &[String], log: &Path) -> Self {
         let file = File::options().create(true).append(true).open(log).expect("a log file");
-        // `ip` becomes `setpriv`, which requests the signal and becomes `etcd`.
-        let mut command = Command::new(if namespace.is_some() { "ip" } else { "setpriv" });
+        // `nsenter` becomes `setpriv`, which requests the signal and becomes `etcd`. `ip netns exec`
+        // would have mounts of its own, and keep disks of other tests in use.
+        let mut command = Command::new(if namespace.is_some() { "nsenter" } else { "setpriv" });
         if let Some(namespace) = namespace {
-            command.args(["netns", "exec", namespace, "setpriv"]);
+            command.args([format!("--net=/run/netns/{namespace}"), "setpriv".to_owned()]);
         }
         command
             .args(["--pdeathsig", "KILL", "--", "etcd"])

@@ -47,11 +47,12 @@ pub struct Place {
 
 impl Place {
     /// Returns a command that runs `program` in this network, and is killed with the thread that
-    /// starts it: a process that outlives a test would keep its network.
+    /// starts it: a process that outlives a test would keep its network. `ip netns exec` would have
+    /// mounts of its own, and keep disks of other tests in use.
     fn command(&self, program: &Path) -> Command {
-        let mut command = Command::new("ip");
-        command.args(["netns", "exec", &self.namespace, "setpriv", "--pdeathsig", "KILL", "--"]);
-        command.arg(program);
+        let mut command = Command::new("nsenter");
+        command.arg(format!("--net=/run/netns/{}", self.namespace));
+        command.args(["setpriv", "--pdeathsig", "KILL", "--"]).arg(program);
         command
     }
 }
