@@ -172,3 +172,27 @@ impl Removals {
         Ok((checked, outcome))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NODE: NodeId = NodeId(1);
+
+    #[tokio::test(start_paused = true)]
+    async fn check_holds_up_no_removal_and_another_kind_of_it_is_busy() {
+        let removals = Removals::default();
+        let ends = || tokio::spawn(async { Ok(()) });
+        let lasts = |_| tokio::spawn(std::future::pending());
+        let checking = removals.wait(NODE, Kind::CheckForget, lasts).await;
+        assert_eq!(checking.unwrap(), Progress::Pending(0));
+        let other = removals.wait(NODE, Kind::CheckDeregister, |_| ends()).await;
+        assert!(
+            matches!(&other, Err(Obstacle::Failure(failure)) if failure.code == ErrorCode::Busy)
+        );
+        let removed = removals.wait(NODE, Kind::Deregister, |_| ends()).await;
+        assert_eq!(removed.unwrap(), Progress::Done);
+        let checking = removals.wait(NODE, Kind::CheckForget, |_| ends()).await;
+        assert_eq!(checking.unwrap(), Progress::Pending(0), "it is still the first one");
+    }
+}
