@@ -63,6 +63,9 @@ pub enum StoreError {
         /// Directory of the disk.
         disk: String,
     },
+    /// All disks failed, so that nothing can be recorded.
+    #[error("no disk of this node is in service: check the disks, then restart the datanode")]
+    NoneInService,
     /// The store has no such disk.
     #[error("this node has no disk {0}")]
     NoDisk(DiskId),
@@ -98,7 +101,9 @@ impl StoreError {
             Self::Io { .. } | Self::Broken(_) => ErrorCode::Internal,
             Self::WrongCluster(_) => ErrorCode::WrongCluster,
             Self::OldRegistration { .. } => ErrorCode::Conflict,
-            Self::Unreadable { .. } | Self::Hung { .. } | Self::Closed => ErrorCode::Unavailable,
+            Self::Unreadable { .. } | Self::Hung { .. } | Self::NoneInService | Self::Closed => {
+                ErrorCode::Unavailable
+            }
         }
     }
 }

@@ -118,7 +118,7 @@ impl Cluster {
     }
 
     /// Returns whether the node of a disk was removed for good: nothing on it comes back.
-    pub fn is_removed(&self, disk: DiskNumber) -> bool {
+    fn is_removed(&self, disk: DiskNumber) -> bool {
         self.removed.contains(&disk)
     }
 
@@ -216,6 +216,8 @@ fn replica_health(replica: &Replica, cluster: &Cluster) -> ReplicaHealth {
     match (replica.mark, cluster.disk(replica.disk)) {
         (ReplicaMark::Doomed, _) => ReplicaHealth::Doomed,
         (ReplicaMark::Gone, _) => ReplicaHealth::Gone,
+        // So that it is dropped once there are enough others.
+        _ if cluster.is_removed(replica.disk) => ReplicaHealth::Gone,
         (_, DiskHealth::Lost) => ReplicaHealth::Lost,
         (ReplicaMark::Bad, _) => ReplicaHealth::Bad,
         (ReplicaMark::Sound, DiskHealth::Suspect) => ReplicaHealth::Suspect,

@@ -238,10 +238,7 @@ impl Identities {
                 }
             }
         }
-        match first_error {
-            Some(error) if !is_durable => Err(error),
-            _ => Ok(()),
-        }
+        if is_durable { Ok(()) } else { Err(first_error.unwrap_or(StoreError::NoneInService)) }
     }
 
     /// Writes a level to all disks in service, unless they have it. Fails if one of them cannot

@@ -498,6 +498,30 @@ async fn f03_full_disk_misses_a_registration_and_returns() {
     assert_eq!(states(&store), [Healthy; 3], "no registration was missed");
 }
 
+/// Otherwise the node, whose disks may work again after a restart, would count as an older copy.
+#[tokio::test]
+async fn registration_that_no_disk_has_is_refused() {
+    let (fs, folders) = (SimFs::new(), ["/a", "/b"]);
+    let store = open_sim(&fs, config(&folders), 1).await.unwrap();
+    store.store_registration(numbered(1)).await.unwrap();
+    for folder in folders {
+        fs.fail(Path::new(folder), Operation::Write, EIO);
+    }
+    let refused = store.store_registration(numbered(2)).await;
+    assert!(matches!(refused, Err(StoreError::Io { .. })), "{refused:?}");
+    assert_eq!(states(&store), [DiskState::Failed; 2]);
+    for number in [3, 4] {
+        let refused = store.store_registration(numbered(number)).await;
+        assert!(matches!(refused, Err(StoreError::NoneInService)), "{refused:?}");
+    }
+    drop(store);
+    fs.crash();
+    fs.heal();
+    let store = open_sim(&fs, config(&folders), 2).await.unwrap();
+    assert_eq!(store.identity().registration, Some(numbered(1)));
+    assert_eq!(states(&store), [DiskState::Healthy; 2]);
+}
+
 /// F3: a disk fills up after others have a registration as settled. Later writes, up to the next
 /// full disk, never contain an older registration, which would look like an old image.
 #[tokio::test]

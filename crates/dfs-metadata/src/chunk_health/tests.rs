@@ -210,3 +210,18 @@ fn unknown_disk_is_suspect_and_never_lost() {
     assert_eq!(health.replicas, [ReplicaHealth::Suspect]);
     assert!(!health.is_missing() && health.lacks() == 0);
 }
+
+#[test]
+fn replica_on_a_removed_node_is_gone_so_that_it_is_dropped_beside_enough_others() {
+    let mut cluster = cluster();
+    let disks = [0, 4, 8, 15].map(DiskNumber);
+    cluster.disks.insert(disks[3], (NodeId(3), DiskHealth::Lost));
+    let replicas = disks.map(|disk| Replica::new(disk, Part::WHOLE, Stamp(1))).to_vec();
+    let chunk = chunk(Redundancy::Replicated { copies: 3 }, replicas);
+    let health = judge(&chunk, &cluster);
+    assert_eq!((health.lacks(), health.bad), (0, 0), "a lost node may return");
+    cluster.removed.insert(disks[3]);
+    let health = judge(&chunk, &cluster);
+    assert_eq!(health.replicas[3], ReplicaHealth::Gone);
+    assert_eq!((health.lacks(), health.bad), (0, 1));
+}

@@ -56,8 +56,8 @@ pub use time::SimClock;
 
 /// Maximum simulated time of a run.
 const LONGEST: Duration = Duration::from_mins(10);
-/// Simulated time between two steps of a host.
-const TICK: Duration = Duration::from_millis(1);
+/// Simulated time between two steps of a host. At 1 ms, half of the time of a run is idle steps.
+const TICK: Duration = Duration::from_millis(4);
 /// Simulated time between two inspections of all disks.
 const INSPECT_EVERY: Duration = Duration::from_secs(1);
 /// How far the clock jumps at the end, so that every upload that was not confirmed has expired, also

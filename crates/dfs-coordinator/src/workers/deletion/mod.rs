@@ -37,8 +37,9 @@ const CHUNKS_MAX: usize = 1_000;
 const NODES_AT_ONCE: usize = 16;
 /// Maximum number of records changed concurrently.
 const RECORDS_AT_ONCE: usize = 64;
-/// Pause after a round without progress, as a multiple of its duration.
+/// Pause after a round without progress, as a multiple of the work in it, and at most.
 const REST_FACTOR: u32 = 4;
+const REST_MAX: Duration = Duration::from_mins(1);
 
 /// The worker.
 pub(crate) struct Delete {
@@ -54,8 +55,8 @@ pub(crate) struct Delete {
 
 /// One pass over all chunks with replicas to delete.
 struct Round {
-    /// `None` before its first step.
-    began: Option<Instant>,
+    /// Time of its steps, without pauses of the worker and waits for its rate.
+    took: Duration,
     /// The last chunk considered.
     after: Option<ChunkId>,
     deleted: u64,
@@ -95,7 +96,14 @@ enum Reachability {
 
 impl Round {
     fn new() -> Self {
-        Self { began: None, after: None, deleted: 0, waiting: 0, on_disks: 0, example: None }
+        Self {
+            took: Duration::ZERO,
+            after: None,
+            deleted: 0,
+            waiting: 0,
+            on_disks: 0,
+            example: None,
+        }
     }
 }
 
@@ -231,11 +239,11 @@ impl Delete {
 
     /// Ends a round and returns the next action.
     fn end_round(&mut self) -> Next {
-        let Round { began, deleted, waiting, on_disks, example, .. } =
+        let Round { took, deleted, waiting, on_disks, example, .. } =
             std::mem::replace(&mut self.round, Round::new());
         self.handle.set_queued(waiting);
         // This keeps a long list of waiting replicas cheap.
-        let rest = began.map_or(Duration::ZERO, |began| began.elapsed() * REST_FACTOR);
+        let rest = (took * REST_FACTOR).min(REST_MAX);
         if deleted > 0 {
             let share = waiting as f64 / (waiting + deleted) as f64;
             return Next::After(rest.mul_f64(share));
@@ -284,7 +292,7 @@ impl Worker for Delete {
             self.handle.set_detail(DELETION_HELD);
             return Ok(Next::After(self.core.settings.heartbeat_interval()));
         }
-        self.round.began.get_or_insert_with(Instant::now);
+        let began = Instant::now();
         let after = self.round.after;
         let page = namespace.chunks_to_delete(Scope::internal(), after, CHUNKS_MAX).await;
         let page = page.map_err(Error::metadata("reading replicas to delete"))?;
@@ -309,6 +317,7 @@ impl Worker for Delete {
         self.round.deleted += deleted as u64;
         self.round.waiting += (all - deleted) as u64;
         self.round.after = page.next;
+        self.round.took += began.elapsed();
         self.handle.take(deleted as u64).await;
         Ok(if page.next.is_some() { Next::Again } else { self.end_round() })
     }

@@ -8,6 +8,8 @@ use tokio::time::Instant;
 
 /// Pause after a list without a replica to move, as a multiple of the time that the walk took.
 const REST_FACTOR: u32 = 20;
+/// Longest pause.
+const REST_MAX: Duration = Duration::from_mins(10);
 
 /// Position in the list of a node, which is walked again and again as long as replicas are found to
 /// move. Pure.
@@ -77,7 +79,8 @@ impl Walk {
             self.listed.push_front(*replica);
         }
         if self.listed.is_empty() && self.is_last {
-            let rest = least.max(now.duration_since(self.began) * REST_FACTOR);
+            let took = now.duration_since(self.began);
+            let rest = least.max((took * REST_FACTOR).min(REST_MAX));
             let resting = (!self.walks_again).then(|| Rest::Stuck(now + rest));
             *self = Self { resting, ..Self::new(now) };
         }
@@ -140,6 +143,8 @@ mod tests {
             (Duration::ZERO, vec![Vec::new()]),
             (Duration::from_secs(1), vec![vec![replica(1)], vec![]]),
             (Duration::from_mins(1), vec![vec![replica(1)]]),
+            // The worker was paused.
+            (Duration::from_hours(1), vec![vec![replica(1)]]),
         ] {
             let mut walk = Walk::new(began);
             // The pause before a walk does not count.
@@ -151,7 +156,7 @@ mod tests {
                     walk.take(9);
                     walk.note(&[], (now, LEAST));
                 }
-                let until = now + LEAST.max(took * REST_FACTOR);
+                let until = now + LEAST.max((took * REST_FACTOR).min(REST_MAX));
                 assert_eq!(walk.rest(now), Some(Rest::Stuck(until)));
                 assert_eq!(walk.rest(until), None);
             }

@@ -183,10 +183,13 @@ impl Reconcile {
             );
         }
         self.core.background.checks.finish(report, now);
-        self.due = now + self.core.settings.reconcile_interval();
-        self.resting_until = now + took * REST_FACTOR;
+        let interval = self.core.settings.reconcile_interval();
+        self.due = now + interval;
+        // The cycle may have been paused for long.
+        let rest = (took * REST_FACTOR).min(interval);
+        self.resting_until = now + rest;
         let least = self.core.settings.heartbeat_interval() * RETURNING_REST;
-        self.tried.add(cycle.began_with, now + least.max(took * REST_FACTOR));
+        self.tried.add(cycle.began_with, now + least.max(rest));
     }
 }
 

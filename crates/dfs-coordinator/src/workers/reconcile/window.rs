@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use dfs_metadata::chunk_health::{Cluster, judge};
 use dfs_metadata::engine::lease::LeaseGrant;
-use dfs_metadata::namespace::{Chunk, Namespace, Replica, ReplicaMark, ScanCursor};
-use dfs_types::{ChunkId, DiskNumber, ReplicaDigest, Scope};
+use dfs_metadata::namespace::{Chunk, Namespace, ReplicaMark, ScanCursor};
+use dfs_types::{ChunkId, DiskNumber, ReplicaDigest, ReplicaHealth, Scope};
 use dfs_workers::Handle;
 use tokio::time::Instant;
 
@@ -80,10 +80,9 @@ pub(super) fn damage(record: &Chunk, cluster: &Cluster) -> Option<DamagedChunk> 
     }
     let health = judge(record, cluster);
     let is_missing = health.is_missing();
-    let is_gone = |it: &Replica| {
-        matches!(it.mark, ReplicaMark::Gone | ReplicaMark::Doomed) || cluster.is_removed(it.disk)
-    };
-    let is_lost = is_missing && record.replicas.iter().all(is_gone);
+    let is_gone =
+        |health: &ReplicaHealth| matches!(health, ReplicaHealth::Gone | ReplicaHealth::Doomed);
+    let is_lost = is_missing && health.replicas.iter().all(is_gone);
     let damage = DamagedChunk { inode: record.inode, is_missing, is_lost };
     health.needs_repair().then_some(damage)
 }

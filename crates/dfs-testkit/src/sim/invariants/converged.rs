@@ -18,7 +18,8 @@ pub(in crate::sim) fn check(durable: &Durable) -> Result<(), String> {
         let target = usize::from(record.redundancy.target());
         let nodes: BTreeSet<_> = replicas.iter().map(|it| durable.node(it)).collect();
         if nodes.len() != target || replicas.len() != target {
-            return Err(format!("chunk {chunk} does not have {target} replicas: {replicas:?}"));
+            let at: Vec<_> = replicas.iter().map(|it| (it, durable.node(it))).collect();
+            return Err(format!("chunk {chunk} does not have {target} replicas: {at:?}"));
         }
         let is_whole = |replica| {
             dfs_metadata::namespace::Replica::is_sound(replica) && durable.is_intact(chunk, replica)
