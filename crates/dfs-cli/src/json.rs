@@ -201,6 +201,7 @@ fn scrub(scrub: &DiskScrub) -> Value {
         "errors": scrub.errors,
         "left_replicas": scrub.left_replicas,
         "left_bytes": scrub.left_bytes,
+        "every_ms": scrub.every.map(|every| every.as_millis() as u64),
     })
 }
 

@@ -131,7 +131,14 @@ fn s28_retired_disk_is_emptied_onto_the_other_disk_of_its_node() {
     assert!(retired["chunks"].as_u64() > Some(0), "{retired}");
     let id = retired["id"].as_str().unwrap();
     let files = write_and_read(&cluster, 20, || {
-        cluster.dfs_ok(["disk", "retire", id, "--yes", "--wait"]);
+        let done = cluster.dfs_ok(["disk", "retire", id, "--yes", "--wait", "--json"]);
+        let done: Value = serde_json::from_str(&done).unwrap();
+        let plan = (&done["plan"]["target_nodes"][0], &done["plan"]["stuck"]);
+        assert_eq!(
+            plan,
+            (&retired["node"], &0.into()),
+            "only its other disk can take them: {done}"
+        );
         let disks = disks();
         let retired = disks["disks"].as_array().unwrap().iter().find(|disk| disk["id"] == id);
         let retired = retired.unwrap();

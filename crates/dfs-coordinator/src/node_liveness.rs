@@ -69,6 +69,20 @@ pub(crate) struct Member {
     pub(crate) disks: Vec<NodeDisk>,
 }
 
+impl Member {
+    /// Returns the free bytes, and all bytes, of the disks that take chunks. One that is to be emptied
+    /// takes none even before its node knows.
+    fn open_space(&self, reports: &[DiskReport]) -> (u64, u64) {
+        let is_retiring = |id| self.disks.iter().any(|disk| disk.id == id && disk.is_retiring);
+        let takes_chunks =
+            |report: &&DiskReport| report.state.takes_chunks() && !is_retiring(report.disk);
+        let add = |(free, capacity): (u64, u64), report: &DiskReport| {
+            (free.saturating_add(report.free), capacity.saturating_add(report.capacity))
+        };
+        reports.iter().filter(takes_chunks).fold((0, 0), add)
+    }
+}
+
 /// A process that asks to join as a node.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Process<'a> {
@@ -124,6 +138,14 @@ impl View {
     pub(crate) fn takes_chunks(&self) -> bool {
         let may_stay = !self.is_stopping && !self.member.is_leaving;
         self.state.takes_chunks() && may_stay && self.capacity > 0
+    }
+
+    /// Changes it to what it will be once a disk retires.
+    pub(crate) fn retire(&mut self, disk: DiskId) {
+        for known in self.member.disks.iter_mut().filter(|known| known.id == disk) {
+            known.is_retiring = true;
+        }
+        (self.free, self.capacity) = self.member.open_space(&self.disks);
     }
 
     /// Returns whether it currently takes no chunks, whatever its state.
@@ -621,11 +643,7 @@ impl Registry {
 
     fn view_of(&self, node: NodeId, entry: &Entry, now: Instant) -> View {
         let (disks, contended) = self.disks_of(node, entry, now);
-        let sum = |of: fn(&DiskReport) -> u64| {
-            let taking = disks.iter().filter(|disk| disk.state.takes_chunks());
-            taking.map(of).fold(0, u64::saturating_add)
-        };
-        let (free, capacity) = (sum(|disk| disk.free), sum(|disk| disk.capacity));
+        let (free, capacity) = entry.member.open_space(&disks);
         View {
             node,
             member: entry.member.clone(),

@@ -1,6 +1,7 @@
 //! How far the scrub is, for heartbeats and metrics.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use dfs_types::{DiskId, DiskScrub};
 
@@ -14,8 +15,9 @@ impl ScrubBoard {
         self.lock().clone()
     }
 
-    pub(crate) fn set_disks(&self, disks: &[DiskId]) {
-        *self.lock() = disks.iter().map(|disk| (*disk, DiskScrub::default())).collect();
+    pub(crate) fn set_disks(&self, disks: &[DiskId], every: Option<Duration>) {
+        let scrub = DiskScrub { every, ..DiskScrub::default() };
+        *self.lock() = disks.iter().map(|disk| (*disk, scrub)).collect();
     }
 
     pub(crate) fn show(&self, disk: DiskId, scrub: DiskScrub) {

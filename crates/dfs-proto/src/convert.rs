@@ -41,7 +41,7 @@ impl From<NodeState> for v1::NodeState {
 
 impl From<DiskScrub> for v1::DiskScrub {
     fn from(scrub: DiskScrub) -> Self {
-        let DiskScrub { last, replicas, errors, left_replicas, left_bytes } = scrub;
+        let DiskScrub { last, replicas, errors, left_replicas, left_bytes, every } = scrub;
         Self {
             last_end_ms: last.map(|last| last.end.millis()),
             last_bytes: last.map_or(0, |last| last.bytes),
@@ -50,6 +50,7 @@ impl From<DiskScrub> for v1::DiskScrub {
             errors,
             left_replicas,
             left_bytes,
+            every_ms: every.map_or(0, |every| every.as_millis() as u64),
         }
     }
 }

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::time::Duration;
 
 use bytes::Bytes;
 use dfs_types::{
@@ -283,13 +284,14 @@ pub fn node_state(field: &'static str, state: i32) -> Result<NodeState, FieldErr
 /// Converts the scrub of a disk.
 pub fn disk_scrub(scrub: v1::DiskScrub) -> DiskScrub {
     let v1::DiskScrub { last_end_ms, last_bytes, last_errors, .. } = scrub;
-    let v1::DiskScrub { replicas, errors, left_replicas, left_bytes, .. } = scrub;
+    let v1::DiskScrub { replicas, errors, left_replicas, left_bytes, every_ms, .. } = scrub;
     let last = last_end_ms.map(|end| WholePass {
         end: Timestamp::from_millis(end),
         bytes: last_bytes,
         errors: last_errors,
     });
-    DiskScrub { last, replicas, errors, left_replicas, left_bytes }
+    let every = (every_ms > 0).then(|| Duration::from_millis(every_ms));
+    DiskScrub { last, replicas, errors, left_replicas, left_bytes, every }
 }
 
 /// Parses the state of a disk.

@@ -1,5 +1,7 @@
 //! How far the scrub of a disk is.
 
+use std::time::Duration;
+
 use crate::Timestamp;
 
 /// A pass of the scrub that has read every replica on a disk.
@@ -26,4 +28,6 @@ pub struct DiskScrub {
     pub left_replicas: u64,
     /// Bytes of those.
     pub left_bytes: u64,
+    /// Time within which a pass is to read everything; `None` if it reads only on request.
+    pub every: Option<Duration>,
 }

@@ -32,12 +32,12 @@ impl DeregisterArgs {
     /// Removes empty nodes.
     pub(super) async fn run(&self, status: &ClusterStatus, cx: &Context) -> Result<()> {
         let (admin, cluster) = (cx.client.admin(), status.cluster);
-        let plan = async |node: NodeId| {
+        let plan = async |node: NodeId, all: &[NodeId]| {
             admin.plan_deregister(cluster, node).await.map_err(refused)?;
             let Some(found) = member(status, node) else { return Ok((Vec::new(), ())) };
             let NodeStatus { address, state, .. } = found;
             let mut lines = vec![format!("node {node} at {address} is {state}, and holds nothing")];
-            lines.push(removal_line(status, found));
+            lines.push(removal_line(status, found, all));
             Ok::<_, Error>((lines, ()))
         };
         let run = async |node: NodeId, ()| {
@@ -46,7 +46,8 @@ impl DeregisterArgs {
             cx.out.say(format_args!("removed node {node} from the cluster"));
             Ok::<_, Error>(())
         };
-        each_confirmed((&self.nodes, status), (self.confirmation, "Remove"), cx, plan, run).await
+        let (asked, together) = ((self.confirmation, "Remove"), |_: &[_]| Vec::new());
+        each_confirmed((&self.nodes, status), asked, cx, plan, together, run).await
     }
 }
 
@@ -58,9 +59,14 @@ fn refused(error: dfs_client::Error) -> Error {
     }
 }
 
-/// Returns what the removal of a node means, besides its replicas.
-pub(super) fn removal_line(status: &ClusterStatus, node: &NodeStatus) -> String {
-    let is_left = |other: &&NodeStatus| other.id != node.id && other.state == NodeState::Active;
+/// Returns what the removal of a node means, besides its replicas, if all of these are removed.
+pub(super) fn removal_line(
+    status: &ClusterStatus,
+    node: &NodeStatus,
+    removed: &[NodeId],
+) -> String {
+    let is_left =
+        |other: &&NodeStatus| !removed.contains(&other.id) && other.state == NodeState::Active;
     let left = status.nodes.iter().filter(is_left);
     let free = left.clone().map(NodeStatus::free).fold(0, u64::saturating_add);
     let left = counted(left.count() as u64, "active datanode");
@@ -86,7 +92,10 @@ mod tests {
         let mut status = ClusterStatus::new(ClusterId(1));
         let states = [NodeState::Drained, NodeState::Active, NodeState::Active, NodeState::Lost];
         status.nodes = (1..).zip(states).map(|(id, state)| node(id, state)).collect();
-        let line = removal_line(&status, &status.nodes[0]);
-        assert!(line.contains("2 active datanodes with 2GiB free are left"), "{line}");
+        let line = |removed: &[NodeId]| removal_line(&status, &status.nodes[0], removed);
+        let alone = line(&[NodeId(1)]);
+        assert!(alone.contains("2 active datanodes with 2GiB free are left"), "{alone}");
+        let both = line(&[NodeId(1), NodeId(2)]);
+        assert!(both.contains("1 active datanode with 1GiB free"), "{both}");
     }
 }

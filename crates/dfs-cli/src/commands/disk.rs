@@ -5,6 +5,7 @@ use dfs_client::{ClusterStatus, DiskStatus, NodeStatus};
 use dfs_types::{DiskId, DiskState, ErrorCode};
 use serde_json::json as document;
 
+use super::plan::Subject;
 use super::{emptying, plan};
 use crate::confirmation::Confirmation;
 use crate::context::Context;
@@ -119,7 +120,8 @@ async fn retire(args: &RetireArgs, status: &ClusterStatus, cx: &Context) -> Resu
         return Ok(());
     }
     let moves = admin.plan_retire(cluster, node, disk).await?;
-    for line in plan::lines(&format!("disk {disk} of node {node}"), &moves) {
+    let what = format!("disk {disk} of node {node}");
+    for line in (Subject { what: &what, own: Some(node), status }).move_lines(&moves) {
         cx.out.say(line);
     }
     args.confirmation.ask("Retire this disk?", cx).await?;

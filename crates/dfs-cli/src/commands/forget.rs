@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use clap::Args;
 use dfs_client::{ClusterStatus, NodeLoss, NodeStatus};
-use dfs_types::{ByteSize, ErrorCode, InodeId, NodeId, counted};
+use dfs_types::{ByteSize, ChunkId, ErrorCode, InodeId, NodeId, counted};
 use serde_json::json;
 
 use super::deregister::removal_line;
@@ -65,7 +65,7 @@ impl ForgetArgs {
     /// Removes lost nodes.
     pub(super) async fn run(&self, status: &ClusterStatus, cx: &Context) -> Result<()> {
         let (admin, cluster) = (cx.client.admin(), status.cluster);
-        let plan = async |node: NodeId| {
+        let plan = async |node: NodeId, all: &[NodeId]| {
             let plan = match admin.plan_forget(cluster, node).await? {
                 Some(loss) => Some(Plan::of(loss, cx).await?),
                 None => None,
@@ -85,7 +85,7 @@ impl ForgetArgs {
                 Some(plan) => plan.lines(node),
                 None => vec!["  no chunk has its last good replica there".to_owned()],
             });
-            lines.push(removal_line(status, found));
+            lines.push(removal_line(status, found, all));
             Ok((lines, plan))
         };
         let run = async |node: NodeId, plan: Option<Plan>| {
@@ -100,7 +100,33 @@ impl ForgetArgs {
             done(node, plan.as_ref(), cx);
             Ok(())
         };
-        each_confirmed((&self.nodes, status), (self.confirmation, "Forget"), cx, plan, run).await
+        let asked = (self.confirmation, "Forget");
+        each_confirmed((&self.nodes, status), asked, cx, plan, together, run).await
+    }
+}
+
+/// Returns what is lost with several nodes together.
+fn together(plans: &[(NodeId, Option<Plan>)]) -> Vec<String> {
+    let losses = plans.iter().filter_map(|(_, plan)| plan.as_ref()).map(|plan| {
+        let chunks = plan.loss.listed.iter().map(|needed| needed.chunk).collect();
+        (plan.loss.chunks, chunks)
+    });
+    together_line(&losses.collect::<Vec<_>>()).into_iter().collect()
+}
+
+/// Returns a line if nodes share chunks: each was counted as if only it held them. `losses` are the
+/// numbers of chunks, and those that are listed.
+fn together_line(losses: &[(u64, Vec<ChunkId>)]) -> Option<String> {
+    let sum: u64 = losses.iter().map(|(chunks, _)| chunks).sum();
+    let listed: BTreeSet<ChunkId> = losses.iter().flat_map(|(_, listed)| listed).copied().collect();
+    let are_all_listed = losses.iter().all(|(chunks, listed)| *chunks == listed.len() as u64);
+    match (losses.len(), are_all_listed, listed.len() as u64) {
+        (..2, ..) => None,
+        (_, true, chunks) if chunks == sum => None,
+        (_, true, chunks) => {
+            Some(format!("with all of them together, {} are lost", counted(chunks, "chunk")))
+        }
+        _ => Some(format!("with all of them together, at most {} are lost", counted(sum, "chunk"))),
     }
 }
 
@@ -186,5 +212,22 @@ fn done(node: NodeId, plan: Option<&Plan>, cx: &Context) {
     cx.out.say(format_args!("removed node {node} from the cluster"));
     if plan.is_some() {
         cx.out.say("`dfs fsck --delete-lost` deletes the files that lost bytes");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn chunks_lost_with_several_nodes_are_counted_once() {
+        let loss =
+            |chunks: u64, listed: &[u128]| (chunks, listed.iter().map(|id| ChunkId(*id)).collect());
+        assert_eq!(together_line(&[loss(3, &[1])]), None, "one node is described alone");
+        assert_eq!(together_line(&[loss(2, &[1, 2]), loss(1, &[3])]), None, "nothing is shared");
+        let shared = together_line(&[loss(2, &[1, 2]), loss(2, &[2, 3])]).unwrap();
+        assert!(shared.contains("3 chunks"), "{shared}");
+        let unlisted = together_line(&[loss(9, &[1, 2]), loss(2, &[2, 3])]).unwrap();
+        assert!(unlisted.contains("at most 11 chunks"), "{unlisted}");
     }
 }

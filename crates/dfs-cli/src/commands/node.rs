@@ -8,6 +8,7 @@ use serde_json::json;
 use super::deregister::DeregisterArgs;
 use super::forget::ForgetArgs;
 use super::maintenance::{MaintenanceArgs, SafeToStopArgs};
+use super::plan::Subject;
 use super::{emptying, plan, readmit, status};
 use crate::confirmation::Confirmation;
 use crate::context::Context;
@@ -201,35 +202,45 @@ pub(super) async fn each(
     failures.into_result()
 }
 
-/// Plans an act on each of several nodes, asks once, and acts on one after the other. Nothing is
-/// changed unless every plan could be made. A plan without lines asks for nothing.
+/// Plans an act on each of several nodes, given all of them, asks once, and acts on one after the
+/// other. Nothing is changed unless every plan could be made. A plan without lines asks for nothing.
+/// `together` describes what the acts mean together, given their plans.
 pub(super) async fn each_confirmed<P>(
     (nodes, status): (&[String], &ClusterStatus),
     (confirmation, act): (Confirmation, &str),
     cx: &Context,
-    plan: impl AsyncFn(NodeId) -> Result<(Vec<String>, P)>,
+    plan: impl AsyncFn(NodeId, &[NodeId]) -> Result<(Vec<String>, P)>,
+    together: impl Fn(&[(NodeId, P)]) -> Vec<String>,
     run: impl AsyncFn(NodeId, P) -> Result<()>,
 ) -> Result<()> {
     let mut failures = cx.failures();
+    let mut found = Vec::new();
+    for node in nodes {
+        match find(status, node) {
+            // Naming a node twice is naming it once.
+            Ok(node) if found.contains(&node) => {}
+            Ok(node) => found.push(node),
+            Err(error) => failures.note(Err(error)),
+        }
+    }
     let mut plans = Vec::new();
     let mut asks = false;
-    for node in nodes {
-        let planned = match find(status, node) {
-            Ok(node) => plan(node).await.map(|planned| (node, planned)),
-            Err(error) => Err(error),
-        };
-        match planned {
-            Ok((node, (lines, plan))) => {
+    for node in &found {
+        match plan(*node, &found).await {
+            Ok((lines, plan)) => {
                 asks |= !lines.is_empty();
                 for line in lines {
                     cx.out.say(line);
                 }
-                plans.push((node, plan));
+                plans.push((*node, plan));
             }
             Err(error) => failures.note(Err(error)),
         }
     }
     failures.take()?;
+    for line in together(&plans) {
+        cx.out.say(line);
+    }
     if asks {
         let question = match plans.len() {
             1 => format!("{act} this datanode?"),
@@ -256,9 +267,13 @@ fn list(status: &ClusterStatus, cx: &Context) {
 
 async fn drain(args: &DrainArgs, status: &ClusterStatus, cx: &Context) -> Result<()> {
     let (admin, cluster) = (cx.client.admin(), status.cluster);
-    let plan = async |node: NodeId| {
-        let moves = admin.plan_drain(cluster, node).await?;
-        Ok::<_, Error>((plan::lines(&format!("node {node}"), &moves), moves))
+    let plan = async |node: NodeId, all: &[NodeId]| {
+        let moves = admin.plan_drain(cluster, node, all).await?;
+        let subject = Subject { what: &format!("node {node}"), own: None, status };
+        Ok::<_, Error>((subject.move_lines(&moves), moves))
+    };
+    let together = |plans: &[(NodeId, MovePlan)]| {
+        together(status, plans).map_or_else(Vec::new, |(subject, plan)| subject.move_lines(&plan))
     };
     let run = async |node: NodeId, moves: MovePlan| {
         let mut state = admin.drain(cluster, node).await?;
@@ -275,7 +290,18 @@ async fn drain(args: &DrainArgs, status: &ClusterStatus, cx: &Context) -> Result
         cx.out.say(text);
         Ok::<_, Error>(())
     };
-    each_confirmed((&args.nodes, status), (args.confirmation, "Drain"), cx, plan, run).await
+    let asked = (args.confirmation, "Drain");
+    each_confirmed((&args.nodes, status), asked, cx, plan, together, run).await
+}
+
+/// Returns the plan of several moves together; `None` for a single one.
+fn together<'a>(
+    status: &'a ClusterStatus,
+    plans: &[(NodeId, MovePlan)],
+) -> Option<(Subject<'a>, MovePlan)> {
+    let plans: Vec<&MovePlan> = plans.iter().map(|(_, plan)| plan).collect();
+    let subject = Subject { what: "all of them together", own: None, status };
+    (plans.len() > 1).then(|| (subject, plan::together(status, &plans)))
 }
 
 /// Waits until a node is drained.
@@ -294,22 +320,31 @@ async fn wait_until_drained(node: NodeId, cx: &Context) -> Result<NodeState> {
 }
 
 async fn give_up(args: &GiveUpArgs, status: &ClusterStatus, cx: &Context) -> Result<()> {
-    let plan = async |node: NodeId| {
-        let Some(found) = member(status, node) else { return Ok((Vec::new(), ())) };
+    let plan = async |node: NodeId, _: &[NodeId]| {
+        let Some(found) = member(status, node) else {
+            return Ok((Vec::new(), MovePlan::default()));
+        };
         if found.state != NodeState::Lost {
             let state = found.state;
             let message = format_args!("node {node} is {state}, and only a lost one is given up");
             return Err(Error::new(ErrorCode::NotEmpty, message));
         }
-        Ok((plan::rebuild_lines(&format!("node {node}"), &plan::rebuild(status, found)), ()))
+        let rebuild = plan::rebuild(status, found);
+        let subject = Subject { what: &format!("node {node}"), own: None, status };
+        Ok((subject.rebuild_lines(&rebuild), rebuild))
     };
-    let run = async |node: NodeId, ()| {
+    let together = |plans: &[(NodeId, MovePlan)]| {
+        together(status, plans)
+            .map_or_else(Vec::new, |(subject, plan)| subject.rebuild_lines(&plan))
+    };
+    let run = async |node: NodeId, _| {
         cx.client.admin().give_up(status.cluster, node).await?;
         cx.out.done(&json!({ "node": node.to_string(), "state": "lost" }));
         cx.out.say(format_args!("what node {node} held is rebuilt elsewhere"));
         Ok::<_, Error>(())
     };
-    each_confirmed((&args.nodes, status), (args.confirmation, "Give up"), cx, plan, run).await
+    let asked = (args.confirmation, "Give up");
+    each_confirmed((&args.nodes, status), asked, cx, plan, together, run).await
 }
 
 /// Returns the state that a node was given, and that it is away.

@@ -9,6 +9,7 @@ mod drain;
 mod gc;
 mod holder;
 mod membership;
+mod move_plan;
 mod nodes;
 mod readmission;
 mod removal;

@@ -20,7 +20,7 @@ use crate::safety_scans::Check;
 /// Time limit of a check of the chunks that are not at rest, after which all chunks are scanned.
 const QUICK_WITHIN: Duration = Duration::from_secs(3);
 /// Maximum number of nodes per request.
-const NODES_MAX: usize = 100;
+pub(super) const NODES_MAX: usize = 100;
 /// Maximum number of attempts while conflicting changes win.
 pub(super) const TRIES: u32 = 8;
 /// Maximum number of nodes that a refusal lists.

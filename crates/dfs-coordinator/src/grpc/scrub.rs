@@ -47,7 +47,14 @@ fn text(scrubs: &[DiskScrub], now: Timestamp) -> String {
         }
         _ => format!("no whole pass yet on {}", counted(unread, "disk")),
     };
-    format!("read {read} of {all} on {disks} in this pass, {bytes} left; {whole}")
+    let off = match scrubs.iter().filter(|scrub| scrub.every.is_none()).count() {
+        0 => String::new(),
+        off if off == scrubs.len() => {
+            "off (scrub_every_ms is 0): reads only on request, by `dfs fsck --read`; ".to_owned()
+        }
+        off => format!("off on {} (scrub_every_ms is 0); ", counted(off as u64, "disk")),
+    };
+    format!("{off}read {read} of {all} on {disks} in this pass, {bytes} left; {whole}")
 }
 
 /// Returns a duration in its largest unit, rounded up.
@@ -76,10 +83,11 @@ mod tests {
                 replicas: 40,
                 left_replicas: 80,
                 left_bytes: 1 << 30,
+                every: Some(Duration::from_hours(336)),
                 ..DiskScrub::default()
             }
         };
-        let never = DiskScrub::default();
+        let never = DiskScrub { every: Some(Duration::from_hours(336)), ..DiskScrub::default() };
         assert_eq!(text(&[], now), "no datanode has begun to read its disks");
         let progress = |disks: &str| format!("read {disks} in this pass");
         let one = progress("40 of 120 replicas on 1 disk");
@@ -95,5 +103,15 @@ mod tests {
             text(&[whole(0), whole(86_400_000)], now),
             format!("{both}, 2GiB left; last whole pass ended on each disk at most 3 d ago")
         );
+    }
+
+    #[test]
+    fn scrub_that_is_off_is_said_to_be_off() {
+        let now = Timestamp::from_millis(0);
+        let off = DiskScrub::default();
+        let on = DiskScrub { every: Some(Duration::from_hours(1)), ..off };
+        assert!(text(&[off, off], now).starts_with("off (scrub_every_ms is 0): reads only"));
+        assert!(text(&[off, on], now).starts_with("off on 1 disk (scrub_every_ms is 0); read 0"));
+        assert!(text(&[on], now).starts_with("read 0 of 0 replicas on 1 disk"));
     }
 }

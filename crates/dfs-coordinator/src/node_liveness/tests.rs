@@ -477,3 +477,19 @@ fn disk_health_follows_the_reported_state() {
     hear_disks(&mut world, stream, &[(1, Healthy), (2, Retiring), (3, Returning), (4, Missing)]);
     assert!(!world.registry.cluster(world.now).is_slow(DiskNumber(1)));
 }
+
+#[test]
+fn disk_to_be_emptied_takes_no_chunks_before_its_node_knows() {
+    let (mut world, stream) = world_of_four_disks();
+    let disks = [(1, DiskState::Healthy), (2, DiskState::Healthy)];
+    hear_disks(&mut world, stream, &disks);
+    let view = |world: &World| world.registry.view(NodeId(1), world.now).unwrap();
+    assert_eq!((view(&world).free, view(&world).capacity), (1_000, 2_000));
+    let mut member = view(&world).member;
+    member.disks[1].is_retiring = true;
+    world.registry.set_member(NodeId(1), member.clone(), world.now);
+    assert_eq!((view(&world).free, view(&world).capacity), (500, 1_000));
+    member.disks[0].is_retiring = true;
+    world.registry.set_member(NodeId(1), member, world.now);
+    assert!(view(&world).refuses_chunks() && !view(&world).takes_chunks());
+}

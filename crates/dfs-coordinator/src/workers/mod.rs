@@ -25,6 +25,7 @@ use futures_util::FutureExt as _;
 pub(crate) use deletion::Delete;
 pub(crate) use drain::Drain;
 pub(crate) use lease::{WORKER_LEASE, WorkerLease, control};
+pub(crate) use moves::emptying_targets;
 pub(crate) use policy::ApplyPolicies;
 pub(crate) use reaper::Reaper;
 pub(crate) use rebalance::Rebalance;

@@ -156,13 +156,9 @@ impl Mover {
         (node, from): (NodeId, ReplicaId),
     ) -> Option<NodeId> {
         let (views, cluster) = self.now();
-        let (distant, near) = targets(record, from, &views, &cluster);
-        let own = match self.reason {
-            MoveReason::Retire => views.into_iter().filter(|view| view.node == node).collect(),
-            _ => Vec::new(),
-        };
-        let own = candidates(&own, record.seal.length);
-        [distant, near, own].iter().find_map(|candidates| self.select(candidates, record))
+        let own = (self.reason == MoveReason::Retire).then_some(node);
+        let found = emptying_targets((record, from), own, &views, &cluster);
+        found.iter().find_map(|candidates| self.select(candidates, record))
     }
 
     /// Chooses a node in a known zone without a replica that stays, from those that `may_take` it.
@@ -310,6 +306,20 @@ fn sources(
         Some((at.node, orders::replica_ref(chunk, ReplicaId::of(replica), at.disk)))
     });
     named.collect()
+}
+
+/// Returns the candidates for a replica that has to leave its place, best first: nodes without a replica
+/// of the chunk in other zones than the replicas that stay, the rest of them, and last `own`, the node of
+/// a retiring disk.
+pub(crate) fn emptying_targets(
+    (record, from): (&Chunk, ReplicaId),
+    own: Option<NodeId>,
+    views: &[View],
+    cluster: &Cluster,
+) -> [Vec<Candidate>; 3] {
+    let (distant, near) = targets(record, from, views, cluster);
+    let own: Vec<View> = views.iter().filter(|view| Some(view.node) == own).cloned().collect();
+    [distant, near, candidates(&own, record.seal.length)]
 }
 
 /// Returns the other nodes that can take the replica: those in other zones than the replicas that

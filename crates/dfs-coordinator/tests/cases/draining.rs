@@ -20,8 +20,20 @@ impl Cluster {
         is_dry_run: bool,
     ) -> Result<v1::DrainResponse, Status> {
         let (cluster_id, node_id) = (self.id().await, id(node));
-        let request = v1::DrainRequest { cluster_id, node_id, is_dry_run };
+        let request =
+            v1::DrainRequest { cluster_id, node_id, is_dry_run, ..v1::DrainRequest::default() };
         self.admin().await.drain(request).await.map(Response::into_inner)
+    }
+
+    /// Returns the plan of draining a node together with others.
+    async fn plan_drain(&self, node: u128, others: &[u128]) -> v1::MovePlan {
+        let request = v1::DrainRequest {
+            cluster_id: self.id().await,
+            node_id: id(node),
+            is_dry_run: true,
+            others: others.iter().map(|other| id(*other)).collect(),
+        };
+        self.admin().await.drain(request).await.unwrap().into_inner().plan.unwrap()
     }
 
     async fn undrain(&self, node: u128) -> v1::NodeState {
@@ -95,7 +107,9 @@ async fn drain_without_another_node_says_so_and_can_be_taken_back() {
     let mut cluster = Cluster::start(3).await;
     let chunk = cluster.put("/file", b"data", &[1, 2, 3]).await;
     let plan = cluster.drain(3, false).await.unwrap().plan.unwrap();
-    assert!(plan.blockers.iter().any(|why| why.contains("add datanodes")), "{plan:?}");
+    assert_eq!((plan.targets, plan.checked, plan.stuck), (0, 1, 1), "{plan:?}");
+    assert!(plan.blockers[0].starts_with("nothing can take them: "), "{plan:?}");
+    assert!(plan.blockers[0].contains("add datanodes"), "{plan:?}");
     eventually("it says what is missing", || async {
         cluster.drain_detail().await.contains("1 cannot be placed on another node: add datanodes")
     })
@@ -193,4 +207,39 @@ async fn retired_disk_is_emptied() {
     let refused = cluster.admin().await.retire_disk(request).await;
     let text = refusal(refused, ErrorCode::NotFound);
     assert!(text.contains(&NodeId(3).to_string()), "{text}");
+}
+
+#[tokio::test]
+async fn plan_of_a_drain_names_only_nodes_that_can_take_replicas_and_stay() {
+    let cluster = Cluster::start(4).await;
+    cluster.put("/a", b"data", &[1, 2, 3]).await;
+    cluster.put("/b", b"data", &[2, 3, 4]).await;
+    let found =
+        |plan: v1::MovePlan| (plan.target_nodes, plan.checked, plan.stuck, plan.blockers.len());
+    assert_eq!(found(cluster.plan_drain(3, &[]).await), (vec![id(1), id(4)], 2, 0, 0));
+    assert_eq!(found(cluster.plan_drain(3, &[4]).await), (vec![id(1)], 2, 1, 1));
+    let plan = cluster.plan_drain(3, &[1, 4]).await;
+    assert_eq!((plan.room, plan.targets, plan.stuck), (0, 0, 2), "{plan:?}");
+    assert_eq!(plan.blockers.len(), 1, "{plan:?}");
+}
+
+#[tokio::test]
+async fn only_disk_of_a_node_gets_no_builds_while_it_retires() {
+    let mut cluster = Cluster::start(3).await;
+    let chunk = cluster.put("/file", b"data", &[1, 2, 3]).await;
+    // It may take until the next heartbeat until its node knows, or longer.
+    cluster.node(3).ignore_retiring();
+    let plan = cluster.retire(3, false).await.unwrap();
+    assert_eq!((plan.targets, plan.stuck), (0, 1), "{plan:?}");
+    assert!(plan.blockers[0].starts_with("nothing can take them: "), "{plan:?}");
+    eventually("it says what is missing", || async {
+        cluster.drain_detail().await.contains("1 cannot be placed on another node: add datanodes")
+    })
+    .await;
+    assert_eq!(cluster.node(3).build_orders(chunk), 0);
+    cluster.add_node(4).await;
+    eventually("it is moved", || async {
+        cluster.holders("/file").await == BTreeSet::from([1, 2, 4])
+    })
+    .await;
 }

@@ -81,6 +81,8 @@ struct State {
     settlements: Vec<bool>,
     /// Its disk is to be emptied.
     is_retiring: bool,
+    /// It does not learn that.
+    ignores_retiring: bool,
     takes_no_more: bool,
     lists_incompletely: bool,
     refuses_deletes: bool,
@@ -142,6 +144,11 @@ impl FakeDataNode {
             server.await.unwrap();
         }));
         node
+    }
+
+    /// Reports its disk as healthy even while it is to be emptied.
+    pub(crate) fn ignore_retiring(&self) {
+        self.state.lock().unwrap().ignores_retiring = true;
     }
 
     pub(crate) fn refuse_deletes(&self) {
@@ -320,7 +327,8 @@ impl FakeDataNode {
                     let mut state = self.state.lock().unwrap();
                     state.orders += 1;
                     state.standing = order.state;
-                    state.is_retiring = !order.retiring_disks.is_empty();
+                    state.is_retiring =
+                        !order.retiring_disks.is_empty() && !state.ignores_retiring;
                     state.must_register |= order.must_register;
                     for settled in order.settled {
                         state.verdicts.retain(|verdict| {

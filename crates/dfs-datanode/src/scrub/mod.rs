@@ -45,7 +45,7 @@ struct Scrub {
 impl Scrub {
     fn new(node: &Arc<Node>, handle: Arc<Handle>) -> Self {
         let disks: Vec<DiskId> = node.store.usage().iter().map(|usage| usage.disk).collect();
-        node.scrub.set_disks(&disks);
+        node.scrub.set_disks(&disks, node.settings.scrub_every());
         let readers = disks.into_iter().map(|disk| Reader::new(node, &handle, disk));
         let readers = readers.map(|reader| -> BoxFuture<'static, _> { Box::pin(reader.advance()) });
         Self { node: Arc::clone(node), readers: readers.collect(), handle }

@@ -100,7 +100,8 @@ impl Reader {
         let left = self.count(&progress, next).await?;
         let ScrubProgress { replicas, errors, last, .. } = progress;
         let Left { replicas: left_replicas, bytes: left_bytes } = left;
-        let shown = DiskScrub { last, replicas, errors, left_replicas, left_bytes };
+        let every = self.node.settings.scrub_every();
+        let shown = DiskScrub { last, replicas, errors, left_replicas, left_bytes, every };
         self.node.scrub.show(self.disk, shown);
         let Some(replica) = next else { return self.end_pass(progress).await };
         let wait = self.time_to_next(&progress, left);

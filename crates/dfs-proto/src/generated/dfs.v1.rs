@@ -4420,6 +4420,9 @@ pub struct DiskScrub {
     /// Bytes of those.
     #[prost(uint64, tag = "7")]
     pub left_bytes: u64,
+    /// Milliseconds within which a pass is to read everything; 0 if it reads only on request.
+    #[prost(uint64, tag = "8")]
+    pub every_ms: u64,
 }
 /// The settings of a worker that runs on every datanode.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
@@ -5385,6 +5388,10 @@ pub struct DrainRequest {
     /// Only returns the plan.
     #[prost(bool, tag = "3")]
     pub is_dry_run: bool,
+    /// Nodes that are to be drained together with this one, 16 bytes each, at most 100: the plan does not
+    /// count on them.
+    #[prost(bytes = "bytes", repeated, tag = "4")]
+    pub others: ::prost::alloc::vec::Vec<::prost::bytes::Bytes>,
 }
 /// The node is being drained, unless only the plan was requested.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -5448,10 +5455,10 @@ pub struct MovePlan {
     /// Bytes used there, which is at least what has to be moved.
     #[prost(uint64, tag = "2")]
     pub bytes: u64,
-    /// Free bytes on the nodes that can take them.
+    /// Free bytes on the targets; of the node itself, on its other disks.
     #[prost(uint64, tag = "3")]
     pub room: u64,
-    /// Nodes that can take them.
+    /// Number of nodes in `target_nodes`.
     #[prost(uint32, tag = "4")]
     pub targets: u32,
     /// Bytes per second at which they are moved at most; 0 for unlimited.
@@ -5460,6 +5467,17 @@ pub struct MovePlan {
     /// What keeps the move from finishing now, for people; empty when nothing is known.
     #[prost(string, repeated, tag = "6")]
     pub blockers: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// Nodes each of which can take at least one of the replicas that were checked, or, if none was, those
+    /// that take chunks; 16 bytes each. The node itself is one of them if a disk is emptied and another one
+    /// of its disks takes chunks.
+    #[prost(bytes = "bytes", repeated, tag = "7")]
+    pub target_nodes: ::prost::alloc::vec::Vec<::prost::bytes::Bytes>,
+    /// Replicas whose chunk records were read for that, at most 1,000.
+    #[prost(uint64, tag = "8")]
+    pub checked: u64,
+    /// Those of them that no node can take.
+    #[prost(uint64, tag = "9")]
+    pub stuck: u64,
 }
 /// Gives a lost node up.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -5533,7 +5551,8 @@ pub struct DeregisterRequest {
 /// the check was requested.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct DeregisterResponse {
-    /// Set while all chunks are being checked: ask again. Meanwhile no receipt of the node counts.
+    /// Set while all chunks are being checked: ask again. Meanwhile no receipt of the node counts, unless
+    /// only the check was requested.
     #[prost(bool, tag = "1")]
     pub is_pending: bool,
     /// Chunks checked so far, while it is pending.
@@ -5560,7 +5579,8 @@ pub struct ForgetRequest {
 /// is a loss, or only the check was requested.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct ForgetResponse {
-    /// Set while all chunks are being checked: ask again. Meanwhile no receipt of the node counts.
+    /// Set while all chunks are being checked: ask again. Meanwhile no receipt of the node counts, unless
+    /// only the check was requested.
     #[prost(bool, tag = "1")]
     pub is_pending: bool,
     /// Chunks checked so far, while it is pending.
