@@ -272,6 +272,20 @@ impl DataNode for FakeDataNode {
         Err(Status::unimplemented(""))
     }
 
+    async fn build_small_replicas(
+        &self,
+        _: Request<v1::BuildSmallReplicasRequest>,
+    ) -> Answered<Self::BuildSmallReplicasStream> {
+        Err(Status::unimplemented(""))
+    }
+
+    async fn retrieve_small_replicas(
+        &self,
+        _: Request<v1::RetrieveSmallReplicasRequest>,
+    ) -> Answered<Self::RetrieveSmallReplicasStream> {
+        Err(Status::unimplemented(""))
+    }
+
     async fn verify_replica(
         &self,
         _: Request<v1::VerifyReplicaRequest>,
@@ -298,6 +312,8 @@ impl DataNode for FakeDataNode {
     type InventoryStream = Answers<v1::InventoryPage>;
 
     type BuildReplicaStream = Answers<v1::BuildReplicaResponse>;
+    type BuildSmallReplicasStream = Answers<v1::BuildSmallReplicasResponse>;
+    type RetrieveSmallReplicasStream = Answers<v1::SmallReplica>;
 
     type AdoptReplicaStream = Answers<v1::AdoptReplicaResponse>;
 

@@ -52,6 +52,8 @@ impl DataNode for FakeRelay {
     type ListChunksStream = Answers<v1::ChunkListPage>;
     type InventoryStream = Answers<v1::InventoryPage>;
     type BuildReplicaStream = Answers<v1::BuildReplicaResponse>;
+    type BuildSmallReplicasStream = Answers<v1::BuildSmallReplicasResponse>;
+    type RetrieveSmallReplicasStream = Answers<v1::SmallReplica>;
     type AdoptReplicaStream = Answers<v1::AdoptReplicaResponse>;
 
     async fn prepare_chunk_upload(
@@ -101,6 +103,20 @@ impl DataNode for FakeRelay {
         &self,
         _: Request<v1::BuildReplicaRequest>,
     ) -> Answered<Self::BuildReplicaStream> {
+        Err(Status::unimplemented(""))
+    }
+
+    async fn build_small_replicas(
+        &self,
+        _: Request<v1::BuildSmallReplicasRequest>,
+    ) -> Answered<Self::BuildSmallReplicasStream> {
+        Err(Status::unimplemented(""))
+    }
+
+    async fn retrieve_small_replicas(
+        &self,
+        _: Request<v1::RetrieveSmallReplicasRequest>,
+    ) -> Answered<Self::RetrieveSmallReplicasStream> {
         Err(Status::unimplemented(""))
     }
 

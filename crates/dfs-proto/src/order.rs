@@ -42,6 +42,7 @@ macro_rules! ordered {
 ordered! {
     AdoptReplicaRequest of AdoptReplica under lease_epoch;
     BuildReplicaRequest of BuildReplica under lease_epoch;
+    BuildSmallReplicasRequest of BuildSmallReplicas under lease_epoch;
     DeleteChunksRequest of DeleteChunks under lease_epoch;
     InventoryRequest of Inventory under lease_epoch;
     ListChunksRequest of ListChunks under lease_epoch;

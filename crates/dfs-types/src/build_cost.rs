@@ -6,6 +6,10 @@ use crate::CHUNK_SIZE_DEFAULT;
 /// Weight of the build of a large replica. A node that allows one such build at a time allows as
 /// many small ones, whose time is mostly spent waiting for a sync or another node.
 pub const BUILD_WEIGHT_MAX: u32 = 16;
+/// Length of the replicas that are built several at a time, at most.
+pub const SMALL_BUILD_MAX: u64 = 64 << 10;
+/// Replicas in one order to build small ones, at most.
+pub const SMALL_BUILDS_MAX: usize = 64;
 /// Bytes that a rate counts for a replica, at least: a small one costs a disk a seek and a sync
 /// rather than its bytes.
 const COST_MIN: u64 = 256 << 10;

@@ -33,7 +33,9 @@ mod time;
 mod write_quorum;
 mod xattr;
 
-pub use build_cost::{BUILD_WEIGHT_MAX, build_weight, move_cost};
+pub use build_cost::{
+    BUILD_WEIGHT_MAX, SMALL_BUILD_MAX, SMALL_BUILDS_MAX, build_weight, move_cost,
+};
 pub use causes::with_causes;
 pub use checksum::{BLOCK_SIZE, Crc32c, Sha256, Sha256Hasher, block_count};
 pub use counted::counted;

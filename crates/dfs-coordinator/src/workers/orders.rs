@@ -1,6 +1,7 @@
 //! Orders to datanodes. Each is sealed for its node and carries the lease epoch, so that one from a
 //! coordinator that lost the lease is refused.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use dfs_metadata::engine::lease::LeaseGrant;
@@ -75,6 +76,16 @@ pub(super) struct BuildOrder<'a> {
     pub(super) sources: &'a [(NodeId, ReplicaRef)],
     /// Replicas at the target that the new one may replace.
     pub(super) replaces: &'a [ReplicaRef],
+}
+
+/// A replica of a small chunk to build, from one source.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct SmallBuild {
+    pub(super) chunk: ChunkId,
+    pub(super) seal: ChunkSeal,
+    /// Generation of the record that the order follows from.
+    pub(super) generation: Generation,
+    pub(super) source: (NodeId, ReplicaRef),
 }
 
 /// A replica that its node did not delete, so that it may still exist.
@@ -197,6 +208,57 @@ pub(super) async fn build(
     Ok(Build { outcome, failed: failed.collect::<Result<_, Failure>>()? })
 }
 
+/// Orders a node to build replicas of small chunks. Passes on each that is built; those that are not
+/// are to be ordered by themselves, which says what is wrong.
+pub(super) async fn build_small(
+    core: &Core,
+    lease: &LeaseGrant,
+    target: NodeId,
+    builds: &[SmallBuild],
+    mut on_built: impl FnMut(Built),
+) -> Result<(), Failure> {
+    let sources: BTreeSet<NodeId> = builds.iter().map(|build| build.source.0).collect();
+    let locations: BTreeMap<NodeId, v1::NodeLocation> = {
+        let (registry, now) = (core.registry(), Instant::now());
+        let found = sources.into_iter().filter_map(|node| registry.view(node, now));
+        found.map(|view| (view.node, location(&view))).collect()
+    };
+    let wire_of = |build: &SmallBuild| {
+        let SmallBuild { chunk, seal, generation, source: (node, replica) } = *build;
+        let node = Some(locations.get(&node)?.clone());
+        Some(v1::SmallReplicaBuild {
+            chunk_id: chunk.to_wire(),
+            length: seal.length,
+            crc32c: seal.crc32c.0,
+            sha256: bytes::Bytes::copy_from_slice(&seal.sha256.0),
+            source: Some(v1::BuildSource { node, replica: Some(replica.into()) }),
+            generation: generation.0,
+        })
+    };
+    let request = v1::BuildSmallReplicasRequest {
+        builds: builds.iter().filter_map(wire_of).collect(),
+        lease_epoch: lease.epoch.0,
+        node_id: target.to_wire(),
+        order: None,
+    };
+    let (mut client, request) = order(core, target, request)?;
+    let mut messages = within(PROGRESS_WITHIN, client.build_small_replicas(request)).await?;
+    loop {
+        let message = timeout(PROGRESS_WITHIN, messages.message()).await;
+        let message = message.map_err(|_| no_progress())?;
+        let message = message.map_err(|status| Failure::from_status(&status))?;
+        let Some(v1::BuildSmallReplicasResponse { built }) = message else { return Ok(()) };
+        for v1::BuiltReplica { receipt, proof } in built {
+            let receipt = wire::receipt("receipt", wire::required("receipt", receipt)?)?;
+            if (receipt.node, receipt.part) != (target, Part::WHOLE) {
+                return Err(FieldError::new("receipt", "belongs to another replica").into());
+            }
+            let proof = wire::read_proof("proof", wire::required("proof", proof)?)?;
+            on_built(Built { receipt, proof });
+        }
+    }
+}
+
 /// Returns a page of the replicas of a node after a chunk, or of one disk of it, in chunk order, and
 /// whether it is the last page.
 pub(super) async fn list_page(
@@ -260,12 +322,14 @@ where
             Ok(None) => {
                 return Err(Failure::new(ErrorCode::OutcomeUnknown, "the reply has no result"));
             }
-            Err(_) => {
-                let message = format!("no progress within {} s", PROGRESS_WITHIN.as_secs());
-                return Err(Failure::new(ErrorCode::OutcomeUnknown, message));
-            }
+            Err(_) => return Err(no_progress()),
         }
     }
+}
+
+fn no_progress() -> Failure {
+    let message = format!("no progress within {} s", PROGRESS_WITHIN.as_secs());
+    Failure::new(ErrorCode::OutcomeUnknown, message)
 }
 
 pub(super) async fn within<T>(

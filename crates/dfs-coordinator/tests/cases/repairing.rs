@@ -7,6 +7,7 @@ use dfs_coordinator::Settings;
 use dfs_metadata::memory::MemoryEngine;
 use dfs_metadata::namespace::NodeDiskState;
 use dfs_proto::v1;
+use dfs_proto::v1::set_worker_request::Change;
 use dfs_types::{NodeId, Scope};
 use tonic::Status;
 
@@ -48,6 +49,35 @@ async fn lost_replica_is_rebuilt_and_the_old_one_deleted_on_return() {
     third.beat().await;
     eventually("the old replica is deleted", || async { third.holds(chunk).is_none() }).await;
     assert_eq!(third.deletes(), [(chunk, stamp)]);
+}
+
+#[tokio::test]
+async fn small_replicas_are_ordered_together_and_those_left_out_by_themselves() {
+    let mut cluster = Cluster::start(3).await;
+    let mut chunks = Vec::new();
+    for number in 0..20 {
+        chunks.push(cluster.put(&format!("/file-{number}"), b"data", &[1, 2, 3]).await);
+    }
+    eventually("fully replicated", || is_whole(&cluster)).await;
+    let unlimited = Change::Rate(v1::WorkerRate { per_second: Some(0) });
+    eventually("the rate is set", || async {
+        cluster.set_worker("repair", unlimited).await.is_ok()
+    })
+    .await;
+    // Nothing can be repaired until a new node comes.
+    cluster.node(3).silence();
+    eventually("the loss is noticed", || async {
+        cluster.replication().await.is_some_and(|status| status.under_replicated == 20)
+    })
+    .await;
+    let fourth = cluster.add_node_with(4, |node| node.build_small_without([chunks[7]])).await;
+    eventually("three replicas again", || is_whole(&cluster)).await;
+    assert!(chunks.iter().all(|chunk| fourth.holds(*chunk).is_some()));
+    let ordered = fourth.small_orders();
+    assert!(ordered.iter().sum::<usize>() >= 20, "{ordered:?}");
+    assert!(ordered.len() <= 5, "{ordered:?}");
+    let repair = &cluster.status().await.workers[0];
+    assert_eq!((&repair.name[..], repair.done, repair.failed), ("repair", 20, 0));
 }
 
 #[tokio::test]

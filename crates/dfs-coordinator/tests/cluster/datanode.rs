@@ -86,6 +86,10 @@ struct State {
     takes_no_more: bool,
     lists_incompletely: bool,
     refuses_deletes: bool,
+    /// Chunks that it leaves out of orders for several; `None` if it does not know such orders.
+    small_builds_without: Option<BTreeSet<ChunkId>>,
+    /// Numbers of replicas in the orders for several.
+    small_orders: Vec<usize>,
 }
 
 /// Number of processes so far.
@@ -111,14 +115,6 @@ pub(crate) struct FakeDataNode {
 }
 
 impl FakeDataNode {
-    /// Starts a node, which serves, registers and sends heartbeats.
-    pub(crate) async fn start(id: u128, coordinator: &str, neighbours: &Neighbours) -> Arc<Self> {
-        let node = Self::serve(id, coordinator, neighbours).await;
-        node.register("secret").await.unwrap();
-        node.beat().await;
-        node
-    }
-
     /// Starts a node without registering it.
     pub(crate) async fn serve(id: u128, coordinator: &str, neighbours: &Neighbours) -> Arc<Self> {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -149,6 +145,17 @@ impl FakeDataNode {
     /// Reports its disk as healthy even while it is to be emptied.
     pub(crate) fn ignore_retiring(&self) {
         self.state.lock().unwrap().ignores_retiring = true;
+    }
+
+    /// Follows orders for several small replicas from now on, but leaves these out.
+    pub(crate) fn build_small_without(&self, chunks: impl IntoIterator<Item = ChunkId>) {
+        let chunks = chunks.into_iter().collect();
+        self.state.lock().unwrap().small_builds_without = Some(chunks);
+    }
+
+    /// Returns the numbers of replicas in the orders for several small ones.
+    pub(crate) fn small_orders(&self) -> Vec<usize> {
+        self.state.lock().unwrap().small_orders.clone()
     }
 
     pub(crate) fn refuse_deletes(&self) {

@@ -204,7 +204,19 @@ impl Cluster {
     }
 
     pub(crate) async fn add_node(&mut self, id: u128) -> Arc<FakeDataNode> {
-        let node = FakeDataNode::start(id, &self.address(), &self.neighbours).await;
+        self.add_node_with(id, |_| ()).await
+    }
+
+    /// Adds a node that is changed before it registers.
+    pub(crate) async fn add_node_with(
+        &mut self,
+        id: u128,
+        change: impl FnOnce(&FakeDataNode),
+    ) -> Arc<FakeDataNode> {
+        let node = FakeDataNode::serve(id, &self.address(), &self.neighbours).await;
+        change(&node);
+        node.register("secret").await.unwrap();
+        node.beat().await;
         self.nodes.insert(node.id, node.clone());
         node
     }

@@ -11,6 +11,8 @@ mod progress;
 mod pull;
 mod replicas;
 mod retrieve;
+mod small_builds;
+mod small_reads;
 mod stream;
 
 use std::pin::Pin;
@@ -61,6 +63,8 @@ impl DataNode for Handler {
     type InventoryStream = Answers<v1::InventoryPage>;
     type ListChunksStream = Answers<v1::ChunkListPage>;
     type BuildReplicaStream = Messages<v1::BuildReplicaResponse>;
+    type BuildSmallReplicasStream = Answers<v1::BuildSmallReplicasResponse>;
+    type RetrieveSmallReplicasStream = Answers<v1::SmallReplica>;
     type AdoptReplicaStream = Messages<v1::AdoptReplicaResponse>;
 
     async fn prepare_chunk_upload(
@@ -102,6 +106,23 @@ impl DataNode for Handler {
         let progress = Progress::default();
         let work = build::run(self.0.clone(), order, progress.clone());
         Ok(Response::new(progress::reply(Box::pin(work), progress).await?))
+    }
+
+    async fn build_small_replicas(
+        &self,
+        request: Request<v1::BuildSmallReplicasRequest>,
+    ) -> Result<Response<Self::BuildSmallReplicasStream>, Status> {
+        let (_, request) = split(request)?;
+        let order = self.0.authorise(&request.node_id.clone(), request)?;
+        Ok(Response::new(small_builds::run(self.0.clone(), order).await?))
+    }
+
+    async fn retrieve_small_replicas(
+        &self,
+        request: Request<v1::RetrieveSmallReplicasRequest>,
+    ) -> Result<Response<Self::RetrieveSmallReplicasStream>, Status> {
+        let (_, request) = split(request)?;
+        Ok(Response::new(Box::pin(small_reads::run(&self.0, request)?)))
     }
 
     async fn verify_replica(

@@ -24,7 +24,7 @@ use super::progress::Progress;
 use crate::node::Node;
 
 /// Time limit for the next frame of a source, including its time in the source's queue.
-const FRAME_WITHIN: Duration = Duration::from_secs(10);
+pub(super) const FRAME_WITHIN: Duration = Duration::from_secs(10);
 /// Time limit for a source to accept a report of a corrupt block.
 const REPORT_WITHIN: Duration = Duration::from_secs(3);
 

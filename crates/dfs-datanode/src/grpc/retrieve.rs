@@ -20,7 +20,7 @@ use crate::node::Node;
 const WAIT: Duration = Duration::from_secs(2);
 /// Time that a read for a build waits: large ones before it take seconds. Shorter than its reader
 /// waits for a frame.
-const WAIT_FOR_BUILDS: Duration = Duration::from_secs(8);
+pub(super) const WAIT_FOR_BUILDS: Duration = Duration::from_secs(8);
 /// Frames read ahead of the connection.
 const FRAMES_AHEAD: usize = 2;
 
@@ -94,7 +94,7 @@ pub(super) async fn run(
 
 /// Returns a frame. The last one carries the seal, which allows a short last block. Its sha256 is
 /// zero if the head of the replica is damaged: the receiver knows that of the chunk.
-fn frame(blocks: Blocks, replica: &SealedChunk) -> v1::ChunkFrame {
+pub(super) fn frame(blocks: Blocks, replica: &SealedChunk) -> v1::ChunkFrame {
     let Blocks { offset, data, crcs, sha256 } = blocks;
     let SealedChunk { length, crc32c, .. } = *replica;
     let seal = ChunkSeal { length, crc32c, sha256: sha256.unwrap_or(Sha256([0; 32])) };

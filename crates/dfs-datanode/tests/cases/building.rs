@@ -6,8 +6,10 @@ use dfs_chunkstore::{ChunkStore as _, FullSpeed};
 use dfs_datanode::Settings;
 use dfs_proto::v1;
 use dfs_proto::v1::build_replica_response::Outcome;
+use dfs_proto::wire::WireId as _;
 use dfs_types::{
-    BLOCK_SIZE, BUILD_WEIGHT_MAX, ChunkId, DiskId, ErrorCode, NodeId, Receipt, SealKey,
+    BLOCK_SIZE, BUILD_WEIGHT_MAX, ChunkId, DiskId, ErrorCode, Generation, InodeId, NodeId, Receipt,
+    SMALL_BUILD_MAX, SMALL_BUILDS_MAX, SealKey,
 };
 use futures_util::future::join_all;
 use tokio::time::{Instant, timeout};
@@ -311,4 +313,153 @@ async fn node_with_the_lowest_rate_reports_and_takes_one_build_at_a_time() {
     };
     let (first, second) = tokio::join!(first, second);
     assert_eq!((built(&first.unwrap()).node, refused(second)), (NodeId(2), ErrorCode::Busy));
+}
+
+/// Returns an order to build small replicas, each of these bytes from one source.
+async fn small_order(
+    target: &Node,
+    builds: &[(u128, &[u8], &Node)],
+) -> v1::BuildSmallReplicasRequest {
+    let mut small = Vec::new();
+    for (chunk, data, source) in builds {
+        let order = build(target, *chunk, data, &[source]).await;
+        small.push(v1::SmallReplicaBuild {
+            chunk_id: order.chunk_id,
+            length: order.length,
+            crc32c: order.crc32c,
+            sha256: order.sha256,
+            source: order.sources.into_iter().next(),
+            generation: order.generation,
+        });
+    }
+    let (lease_epoch, node_id) = (1, target.handle.node_id().to_wire());
+    let request =
+        v1::BuildSmallReplicasRequest { builds: small, lease_epoch, node_id, order: None };
+    sealed(target.handle.node_id().0, request)
+}
+
+/// Returns the small replicas that a node builds.
+async fn build_small(target: &Node, builds: &[(u128, &[u8], &Node)]) -> Vec<v1::BuiltReplica> {
+    let order = small_order(target, builds).await;
+    let mut messages = target.client().build_small_replicas(order).await.unwrap().into_inner();
+    let mut built = Vec::new();
+    while let Some(message) = messages.message().await.unwrap() {
+        built.extend(message.built);
+    }
+    built
+}
+
+fn chunks_of(built: &[v1::BuiltReplica]) -> Vec<u128> {
+    let receipts = built.iter().map(|built| built.receipt.as_ref().unwrap());
+    let mut chunks: Vec<_> =
+        receipts.map(|it| ChunkId::from_slice(&it.chunk_id).unwrap().0).collect();
+    chunks.sort_unstable();
+    chunks
+}
+
+#[tokio::test(start_paused = true)]
+async fn small_replicas_are_built_together_and_equal_their_sources() {
+    let cluster = Cluster::start().await;
+    let (one, two) = (cluster.node(1, settings()).await, cluster.node(2, settings()).await);
+    let target = cluster.node(3, settings()).await;
+    let short: &[u8] = b"a short one";
+    let whole = vec![7; BLOCK_SIZE];
+    for chunk in [1, 2] {
+        one.write(chunk, short).await;
+    }
+    two.write(3, &whole).await;
+    let builds: [(u128, &[u8], &Node); 3] = [(1, short, &one), (2, short, &one), (3, &whole, &two)];
+    let built = build_small(&target, &builds).await;
+    assert_eq!(chunks_of(&built), [1, 2, 3]);
+    let key = SealKey::from_slice(&KEY).unwrap();
+    for v1::BuiltReplica { receipt, proof } in built {
+        let receipt = dfs_proto::wire::receipt("built", receipt.unwrap()).unwrap();
+        assert_eq!(receipt, receipt.sealed(&key));
+        let proof = dfs_proto::wire::read_proof("proof", proof.unwrap()).unwrap();
+        assert_eq!((proof, proof.generation), (proof.sealed(&key), Generation(1)));
+        assert_eq!((proof.replica.stamp, proof.node), (receipt.stamp, NodeId(3)));
+        let held = target.store.memory.replicas(receipt.chunk).await.unwrap();
+        assert_eq!((held.len(), held[0].replica()), (1, proof.replica));
+        let header = target.store.memory.header(held[0].replica()).await.unwrap();
+        assert_eq!((header.path, header.inode), ("/file".into(), InodeId(5)));
+        assert_eq!(target.store.memory.verify(held[0].replica(), &FullSpeed).await.unwrap(), None);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_not_plain_is_left_out_of_small_builds() {
+    let cluster = Cluster::start().await;
+    let (good, bad) = (cluster.node(1, settings()).await, cluster.node(2, settings()).await);
+    let (dead, target) = (cluster.node(3, settings()).await, cluster.node(4, settings()).await);
+    let data: &[u8] = b"some bytes";
+    for node in [&good, &bad, &dead] {
+        for chunk in 1..=6 {
+            node.write(chunk, data).await;
+        }
+    }
+    target.write(2, data).await;
+    bad.store.damage_from(0);
+    let builds: [(u128, &[u8], &Node); 7] = [
+        (1, data, &good),
+        // It is here already.
+        (2, data, &good),
+        // Its source has other bytes, bad ones, or none.
+        (3, b"some other", &good),
+        (4, data, &bad),
+        (7, data, &good),
+        (5, data, &dead),
+        (6, data, &good),
+    ];
+    let order = small_order(&target, &builds).await;
+    dead.running.abort();
+    let mut messages = target.client().build_small_replicas(order).await.unwrap().into_inner();
+    let mut built = Vec::new();
+    while let Some(message) = messages.message().await.unwrap() {
+        built.extend(message.built);
+    }
+    assert_eq!(chunks_of(&built), [1, 6]);
+    for chunk in [3, 4, 5, 7] {
+        assert!(!target.holds(chunk).await, "{chunk}");
+    }
+    // By itself, each of them is built after all, or the reason is named.
+    assert_eq!(built_by_itself(&target, 4, data, &[&bad, &good]).await, NodeId(4));
+    let response = target.build(7, data, &[&good]).await.unwrap();
+    assert_eq!((response.outcome.clone(), failed(&response)), (None, vec![(1, "NOT_FOUND")]));
+}
+
+async fn built_by_itself(target: &Node, chunk: u128, data: &[u8], from: &[&Node]) -> NodeId {
+    built(&target.build(chunk, data, from).await.unwrap()).node
+}
+
+#[tokio::test(start_paused = true)]
+async fn small_builds_refuse_large_chunks_and_too_many() {
+    let cluster = Cluster::start().await;
+    let (source, target) = (cluster.node(1, settings()).await, cluster.node(2, settings()).await);
+    let large = vec![0; (SMALL_BUILD_MAX + 1) as usize];
+    let order = small_order(&target, &[(1, &large, &source)]).await;
+    let refusal = refused(target.client().build_small_replicas(order).await);
+    assert_eq!(refusal, ErrorCode::InvalidArgument);
+    let many: Vec<(u128, &[u8], &Node)> =
+        (0..=SMALL_BUILDS_MAX as u128).map(|chunk| (chunk, &b"x"[..], &source)).collect();
+    let order = small_order(&target, &many).await;
+    let refusal = refused(target.client().build_small_replicas(order).await);
+    assert_eq!(refusal, ErrorCode::InvalidArgument);
+}
+
+#[tokio::test(start_paused = true)]
+async fn source_that_hangs_ends_its_small_builds_and_delays_no_others() {
+    let cluster = Cluster::start().await;
+    let (good, hung) = (cluster.node(1, settings()).await, cluster.node(2, settings()).await);
+    let target = cluster.node(3, settings()).await;
+    let data: &[u8] = b"some bytes";
+    good.write(1, data).await;
+    hung.write(2, data).await;
+    hung.store.hang(Hang::Everything);
+    let order = small_order(&target, &[(1, data, &good), (2, data, &hung)]).await;
+    let began = Instant::now();
+    let mut messages = target.client().build_small_replicas(order).await.unwrap().into_inner();
+    let first = messages.message().await.unwrap().unwrap();
+    assert_eq!((chunks_of(&first.built), began.elapsed().as_secs()), (vec![1], 0));
+    assert_eq!(messages.message().await.unwrap(), None);
+    assert_eq!(began.elapsed().as_secs(), 10);
 }

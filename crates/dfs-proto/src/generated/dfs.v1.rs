@@ -2847,6 +2847,29 @@ pub struct RetrieveRequest {
     #[prost(bool, tag = "6")]
     pub for_build: bool,
 }
+/// Reads small replicas.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct RetrieveSmallReplicasRequest {
+    /// The cluster they belong to; 16 bytes.
+    #[prost(bytes = "bytes", tag = "1")]
+    pub cluster_id: ::prost::bytes::Bytes,
+    /// The replicas, 1 to 64, of at most 65,536 bytes each.
+    #[prost(message, repeated, tag = "2")]
+    pub replicas: ::prost::alloc::vec::Vec<ReplicaRef>,
+    /// The node of the call; 16 bytes. Another node at its address refuses. Any node when empty.
+    #[prost(bytes = "bytes", tag = "3")]
+    pub node_id: ::prost::bytes::Bytes,
+}
+/// A small replica.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct SmallReplica {
+    /// The chunk; 16 bytes.
+    #[prost(bytes = "bytes", tag = "1")]
+    pub chunk_id: ::prost::bytes::Bytes,
+    /// All of its bytes, with the origin of the chunk.
+    #[prost(message, optional, tag = "2")]
+    pub frame: ::core::option::Option<ChunkFrame>,
+}
 /// A block that a reader found bad.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct CorruptReport {
@@ -2944,6 +2967,61 @@ pub mod build_replica_response {
         #[prost(message, tag = "2")]
         Existing(super::ExistingReplica),
     }
+}
+/// Orders the node to build replicas of small chunks.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct BuildSmallReplicasRequest {
+    /// The replicas, 1 to 64.
+    #[prost(message, repeated, tag = "1")]
+    pub builds: ::prost::alloc::vec::Vec<SmallReplicaBuild>,
+    /// Epoch of the coordinator's worker lease; refused when older than one the node has seen.
+    #[prost(uint64, tag = "2")]
+    pub lease_epoch: u64,
+    /// The node to build them; 16 bytes. Another node at its address refuses.
+    #[prost(bytes = "bytes", tag = "3")]
+    pub node_id: ::prost::bytes::Bytes,
+    /// Seal of the coordinator.
+    #[prost(message, optional, tag = "4")]
+    pub order: ::core::option::Option<Order>,
+}
+/// A replica of a whole small chunk to build, where the node holds none.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct SmallReplicaBuild {
+    /// The chunk; 16 bytes.
+    #[prost(bytes = "bytes", tag = "1")]
+    pub chunk_id: ::prost::bytes::Bytes,
+    /// Its length in bytes, at most 65,536.
+    #[prost(uint64, tag = "2")]
+    pub length: u64,
+    /// Its crc32c.
+    #[prost(fixed32, tag = "3")]
+    pub crc32c: u32,
+    /// Its sha256; 32 bytes.
+    #[prost(bytes = "bytes", tag = "4")]
+    pub sha256: ::prost::bytes::Bytes,
+    /// The replica to build from.
+    #[prost(message, optional, tag = "5")]
+    pub source: ::core::option::Option<BuildSource>,
+    /// Generation of the chunk's record, as read before the order.
+    #[prost(uint64, tag = "6")]
+    pub generation: u64,
+}
+/// Replicas of small chunks that were built since the last message.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct BuildSmallReplicasResponse {
+    /// Those.
+    #[prost(message, repeated, tag = "1")]
+    pub built: ::prost::alloc::vec::Vec<BuiltReplica>,
+}
+/// A replica that was built: every byte was read, verified and made durable, under a new stamp.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct BuiltReplica {
+    /// Its receipt.
+    #[prost(message, optional, tag = "1")]
+    pub receipt: ::core::option::Option<Receipt>,
+    /// Proof that it equals the chunk.
+    #[prost(message, optional, tag = "2")]
+    pub proof: ::core::option::Option<ReadProof>,
 }
 /// A replica that the node already holds.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -3345,6 +3423,31 @@ pub mod data_node_client {
                 .insert(GrpcMethod::new("dfs.v1.DataNode", "RetrieveChunk"));
             self.inner.server_streaming(req, path, codec).await
         }
+        /// Reads several small replicas for builds, in this order. Those that cannot be read are left out.
+        pub async fn retrieve_small_replicas(
+            &mut self,
+            request: impl tonic::IntoRequest<super::RetrieveSmallReplicasRequest>,
+        ) -> std::result::Result<
+            tonic::Response<tonic::codec::Streaming<super::SmallReplica>>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/dfs.v1.DataNode/RetrieveSmallReplicas",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("dfs.v1.DataNode", "RetrieveSmallReplicas"));
+            self.inner.server_streaming(req, path, codec).await
+        }
         /// Reports a bad block served by the node, which checks for itself.
         pub async fn report_corrupt(
             &mut self,
@@ -3393,6 +3496,33 @@ pub mod data_node_client {
             let mut req = request.into_request();
             req.extensions_mut()
                 .insert(GrpcMethod::new("dfs.v1.DataNode", "BuildReplica"));
+            self.inner.server_streaming(req, path, codec).await
+        }
+        /// Orders the node to build replicas of several small chunks, each from one source. Idempotent like
+        /// BuildReplica. Only builds that succeed are in the reply, each as soon as it is durable; for the
+        /// others, BuildReplica does what is possible, and says what is wrong.
+        pub async fn build_small_replicas(
+            &mut self,
+            request: impl tonic::IntoRequest<super::BuildSmallReplicasRequest>,
+        ) -> std::result::Result<
+            tonic::Response<tonic::codec::Streaming<super::BuildSmallReplicasResponse>>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/dfs.v1.DataNode/BuildSmallReplicas",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("dfs.v1.DataNode", "BuildSmallReplicas"));
             self.inner.server_streaming(req, path, codec).await
         }
         /// Orders the node to read a replica end to end, from its disk rather than from caches, and to
@@ -3602,6 +3732,20 @@ pub mod data_node_server {
             tonic::Response<Self::RetrieveChunkStream>,
             tonic::Status,
         >;
+        /// Server streaming response type for the RetrieveSmallReplicas method.
+        type RetrieveSmallReplicasStream: tonic::codegen::tokio_stream::Stream<
+                Item = std::result::Result<super::SmallReplica, tonic::Status>,
+            >
+            + std::marker::Send
+            + 'static;
+        /// Reads several small replicas for builds, in this order. Those that cannot be read are left out.
+        async fn retrieve_small_replicas(
+            &self,
+            request: tonic::Request<super::RetrieveSmallReplicasRequest>,
+        ) -> std::result::Result<
+            tonic::Response<Self::RetrieveSmallReplicasStream>,
+            tonic::Status,
+        >;
         /// Reports a bad block served by the node, which checks for itself.
         async fn report_corrupt(
             &self,
@@ -3622,6 +3766,25 @@ pub mod data_node_server {
             request: tonic::Request<super::BuildReplicaRequest>,
         ) -> std::result::Result<
             tonic::Response<Self::BuildReplicaStream>,
+            tonic::Status,
+        >;
+        /// Server streaming response type for the BuildSmallReplicas method.
+        type BuildSmallReplicasStream: tonic::codegen::tokio_stream::Stream<
+                Item = std::result::Result<
+                    super::BuildSmallReplicasResponse,
+                    tonic::Status,
+                >,
+            >
+            + std::marker::Send
+            + 'static;
+        /// Orders the node to build replicas of several small chunks, each from one source. Idempotent like
+        /// BuildReplica. Only builds that succeed are in the reply, each as soon as it is durable; for the
+        /// others, BuildReplica does what is possible, and says what is wrong.
+        async fn build_small_replicas(
+            &self,
+            request: tonic::Request<super::BuildSmallReplicasRequest>,
+        ) -> std::result::Result<
+            tonic::Response<Self::BuildSmallReplicasStream>,
             tonic::Status,
         >;
         /// Orders the node to read a replica end to end, from its disk rather than from caches, and to
@@ -3901,6 +4064,54 @@ pub mod data_node_server {
                     };
                     Box::pin(fut)
                 }
+                "/dfs.v1.DataNode/RetrieveSmallReplicas" => {
+                    #[allow(non_camel_case_types)]
+                    struct RetrieveSmallReplicasSvc<T: DataNode>(pub Arc<T>);
+                    impl<
+                        T: DataNode,
+                    > tonic::server::ServerStreamingService<
+                        super::RetrieveSmallReplicasRequest,
+                    > for RetrieveSmallReplicasSvc<T> {
+                        type Response = super::SmallReplica;
+                        type ResponseStream = T::RetrieveSmallReplicasStream;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::ResponseStream>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::RetrieveSmallReplicasRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as DataNode>::retrieve_small_replicas(&inner, request)
+                                    .await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = RetrieveSmallReplicasSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.server_streaming(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
                 "/dfs.v1.DataNode/ReportCorrupt" => {
                     #[allow(non_camel_case_types)]
                     struct ReportCorruptSvc<T: DataNode>(pub Arc<T>);
@@ -3975,6 +4186,53 @@ pub mod data_node_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = BuildReplicaSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.server_streaming(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/dfs.v1.DataNode/BuildSmallReplicas" => {
+                    #[allow(non_camel_case_types)]
+                    struct BuildSmallReplicasSvc<T: DataNode>(pub Arc<T>);
+                    impl<
+                        T: DataNode,
+                    > tonic::server::ServerStreamingService<
+                        super::BuildSmallReplicasRequest,
+                    > for BuildSmallReplicasSvc<T> {
+                        type Response = super::BuildSmallReplicasResponse;
+                        type ResponseStream = T::BuildSmallReplicasStream;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::ResponseStream>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::BuildSmallReplicasRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as DataNode>::build_small_replicas(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = BuildSmallReplicasSvc(inner);
                         let codec = tonic_prost::ProstCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(

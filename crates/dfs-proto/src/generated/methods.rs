@@ -45,10 +45,14 @@ pub enum Method {
     ChunkDataStream,
     /// `/dfs.v1.DataNode/RetrieveChunk`
     RetrieveChunk,
+    /// `/dfs.v1.DataNode/RetrieveSmallReplicas`
+    RetrieveSmallReplicas,
     /// `/dfs.v1.DataNode/ReportCorrupt`
     ReportCorrupt,
     /// `/dfs.v1.DataNode/BuildReplica`
     BuildReplica,
+    /// `/dfs.v1.DataNode/BuildSmallReplicas`
+    BuildSmallReplicas,
     /// `/dfs.v1.DataNode/VerifyReplica`
     VerifyReplica,
     /// `/dfs.v1.DataNode/AdoptReplica`
@@ -137,8 +141,10 @@ impl Method {
         Self::PrepareChunkUpload,
         Self::ChunkDataStream,
         Self::RetrieveChunk,
+        Self::RetrieveSmallReplicas,
         Self::ReportCorrupt,
         Self::BuildReplica,
+        Self::BuildSmallReplicas,
         Self::VerifyReplica,
         Self::AdoptReplica,
         Self::DeleteChunks,
@@ -196,8 +202,10 @@ impl Method {
             Self::PrepareChunkUpload => "PrepareChunkUpload",
             Self::ChunkDataStream => "ChunkDataStream",
             Self::RetrieveChunk => "RetrieveChunk",
+            Self::RetrieveSmallReplicas => "RetrieveSmallReplicas",
             Self::ReportCorrupt => "ReportCorrupt",
             Self::BuildReplica => "BuildReplica",
+            Self::BuildSmallReplicas => "BuildSmallReplicas",
             Self::VerifyReplica => "VerifyReplica",
             Self::AdoptReplica => "AdoptReplica",
             Self::DeleteChunks => "DeleteChunks",
@@ -256,8 +264,10 @@ impl Method {
             Self::PrepareChunkUpload => "/dfs.v1.DataNode/PrepareChunkUpload",
             Self::ChunkDataStream => "/dfs.v1.DataNode/ChunkDataStream",
             Self::RetrieveChunk => "/dfs.v1.DataNode/RetrieveChunk",
+            Self::RetrieveSmallReplicas => "/dfs.v1.DataNode/RetrieveSmallReplicas",
             Self::ReportCorrupt => "/dfs.v1.DataNode/ReportCorrupt",
             Self::BuildReplica => "/dfs.v1.DataNode/BuildReplica",
+            Self::BuildSmallReplicas => "/dfs.v1.DataNode/BuildSmallReplicas",
             Self::VerifyReplica => "/dfs.v1.DataNode/VerifyReplica",
             Self::AdoptReplica => "/dfs.v1.DataNode/AdoptReplica",
             Self::DeleteChunks => "/dfs.v1.DataNode/DeleteChunks",
@@ -316,8 +326,10 @@ impl Method {
             "/dfs.v1.DataNode/PrepareChunkUpload" => Self::PrepareChunkUpload,
             "/dfs.v1.DataNode/ChunkDataStream" => Self::ChunkDataStream,
             "/dfs.v1.DataNode/RetrieveChunk" => Self::RetrieveChunk,
+            "/dfs.v1.DataNode/RetrieveSmallReplicas" => Self::RetrieveSmallReplicas,
             "/dfs.v1.DataNode/ReportCorrupt" => Self::ReportCorrupt,
             "/dfs.v1.DataNode/BuildReplica" => Self::BuildReplica,
+            "/dfs.v1.DataNode/BuildSmallReplicas" => Self::BuildSmallReplicas,
             "/dfs.v1.DataNode/VerifyReplica" => Self::VerifyReplica,
             "/dfs.v1.DataNode/AdoptReplica" => Self::AdoptReplica,
             "/dfs.v1.DataNode/DeleteChunks" => Self::DeleteChunks,

@@ -32,6 +32,8 @@ impl data_node_server::DataNode for OneSession {
     type ListChunksStream = Streamed<v1::ChunkListPage>;
     type InventoryStream = Streamed<v1::InventoryPage>;
     type BuildReplicaStream = Streamed<v1::BuildReplicaResponse>;
+    type BuildSmallReplicasStream = Streamed<v1::BuildSmallReplicasResponse>;
+    type RetrieveSmallReplicasStream = Streamed<v1::SmallReplica>;
     type AdoptReplicaStream = Streamed<v1::AdoptReplicaResponse>;
 
     async fn chunk_data_stream(
@@ -81,6 +83,20 @@ impl data_node_server::DataNode for OneSession {
         &self,
         _request: Request<v1::BuildReplicaRequest>,
     ) -> Result<Response<Self::BuildReplicaStream>, Status> {
+        Err(Status::unimplemented(""))
+    }
+
+    async fn build_small_replicas(
+        &self,
+        _request: Request<v1::BuildSmallReplicasRequest>,
+    ) -> Result<Response<Self::BuildSmallReplicasStream>, Status> {
+        Err(Status::unimplemented(""))
+    }
+
+    async fn retrieve_small_replicas(
+        &self,
+        _request: Request<v1::RetrieveSmallReplicasRequest>,
+    ) -> Result<Response<Self::RetrieveSmallReplicasStream>, Status> {
         Err(Status::unimplemented(""))
     }
 

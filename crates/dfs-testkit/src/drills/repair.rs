@@ -143,9 +143,12 @@ pub fn run(options: &Options) -> Result<Report, String> {
     let quarter = drill.lose(0)?;
     drill.replace();
     let (creates, puts) = drill.put(small / 4..small, large / 4..large)?;
-    let disk = synced_writes::measure(&drill.cluster.folder().join("synced"), small, large);
-    let disk = disk.map_err(|error| format!("writing and syncing files: {error}"))?;
     let whole = drill.lose(1)?;
+    let lost_large = whole.bytes as usize / LARGE;
+    let lost_small = whole.chunks as usize - lost_large;
+    let folder = drill.cluster.folder().join("synced");
+    let disk = synced_writes::measure(&folder, lost_small, lost_large);
+    let disk = disk.map_err(|error| format!("writing and syncing files: {error}"))?;
     drill.replace();
     let turns = drill.change(2, options.changes)?;
     drill.check(small, large)?;

@@ -71,10 +71,13 @@ pub const fn rule(method: Method) -> Rule {
 
         // Chunks.
         Method::PrepareChunkUpload => Rule::Capability(Access::Write),
-        Method::RetrieveChunk | Method::ReportCorrupt => Rule::Capability(Access::Read),
+        Method::RetrieveChunk | Method::RetrieveSmallReplicas | Method::ReportCorrupt => {
+            Rule::Capability(Access::Read)
+        }
         Method::ChunkDataStream => Rule::Session,
         Method::AdoptReplica
         | Method::BuildReplica
+        | Method::BuildSmallReplicas
         | Method::VerifyReplica
         | Method::DeleteChunks
         | Method::Inventory

@@ -8,8 +8,11 @@ use dfs_metadata::chunk_health::{Cluster, judge};
 use dfs_metadata::engine::lease::LeaseGrant;
 use dfs_metadata::namespace::{Chunk, Disks, Doom, Replica, ReplicaId};
 use dfs_metadata::placement::{Candidate, PlacementRequest};
-use dfs_types::{ChunkId, NodeId, Receipt, ReplicaHealth, ReplicaRef, Scope, build_weight};
+use dfs_types::{
+    ChunkId, NodeId, Receipt, ReplicaHealth, ReplicaRef, SMALL_BUILD_MAX, Scope, build_weight,
+};
 use futures_util::future::join_all;
+use tokio::sync::oneshot;
 use tokio::time::Instant;
 use tracing::warn;
 
@@ -21,7 +24,7 @@ use crate::metrics::MoveReason;
 use crate::node_liveness::View;
 use crate::workers::build::build;
 use crate::workers::doom::{Doomed, doom};
-use crate::workers::orders::{self, Built};
+use crate::workers::orders::{self, Built, SmallBuild};
 use crate::workers::{RepairNeed, WORKER_LEASE};
 
 /// Attempts to commit replicas that were built.
@@ -75,10 +78,40 @@ struct Plan {
     misses_failing: bool,
 }
 
-/// Builds of a plan for which the nodes have room.
-struct Begun {
+/// What plans of repairs depend on, beside the builds in flight.
+pub(super) struct Situation {
+    views: Vec<View>,
+    cluster: Cluster,
+    quotas: BTreeMap<NodeId, BuildQuota>,
+}
+
+/// A repair for whose builds the nodes have room.
+pub(super) struct Begun {
+    pub(super) chunk: ChunkId,
+    pub(super) record: Chunk,
+    /// Best first.
     sources: Vec<(NodeId, ReplicaId)>,
     builds: Vec<(Target, BuildSlot)>,
+}
+
+impl Begun {
+    /// Returns the builds that may be ordered together with those of other chunks: of small ones,
+    /// where the target has no replica.
+    pub(super) fn small_builds(&self, disks: &Disks) -> Vec<(NodeId, SmallBuild)> {
+        let Chunk { seal, generation, .. } = self.record;
+        if seal.length > SMALL_BUILD_MAX {
+            return Vec::new();
+        }
+        let targets = self.builds.iter().map(|(target, _)| target);
+        let plain = targets.filter(|target| target.replaces.is_empty());
+        let build = |target: &Target| {
+            let (node, source) = *self.sources.iter().find(|(node, _)| *node != target.node)?;
+            let disk = disks.get(source.disk)?.disk;
+            let source = (node, orders::replica_ref(self.chunk, source, disk));
+            Some((target.node, SmallBuild { chunk: self.chunk, seal, generation, source }))
+        };
+        plain.filter_map(build).collect()
+    }
 }
 
 /// A node that gets a replica.
@@ -90,27 +123,6 @@ struct Target {
 }
 
 impl ChunkRepair {
-    /// Does what is possible now for a chunk that this worker has claimed.
-    pub(super) async fn run(&self, chunk: ChunkId) -> Result<RepairResult, Error> {
-        let Some(record) = self.read(chunk).await? else {
-            return Ok(RepairResult { need: None, replicas: 0, outcome: RepairOutcome::Done });
-        };
-        if self.need(&record).is_some_and(RepairNeed::is_complete) {
-            return self.retire(chunk, record).await;
-        }
-        let begun = match self.begin(&record) {
-            Ok(begun) => begun,
-            Err(outcome) => return Ok(self.ended(&record, outcome)),
-        };
-        let built = self.build(chunk, &record, begun).await;
-        if built.is_empty() {
-            let is_missing = judge(&record, &self.cluster()).is_missing();
-            let outcome = if is_missing { RepairOutcome::NoSource } else { RepairOutcome::Failed };
-            return Ok(self.ended(&record, outcome));
-        }
-        self.commit(chunk, record, &built).await
-    }
-
     /// Returns the record of a chunk that is still needed.
     async fn read(&self, chunk: ChunkId) -> Result<Option<Chunk>, Error> {
         let read = self.core.namespace.chunks(Scope::internal(), &[chunk]).await;
@@ -122,6 +134,15 @@ impl ChunkRepair {
         self.core.registry().cluster(Instant::now())
     }
 
+    /// Returns what plans of repairs depend on.
+    pub(super) fn situation(&self) -> Situation {
+        let now = Instant::now();
+        let registry = self.core.registry();
+        let (views, cluster) = (registry.views(now), registry.cluster(now));
+        let quotas = views.iter().map(|view| (view.node, view.builds)).collect();
+        Situation { views, cluster, quotas }
+    }
+
     fn need(&self, record: &Chunk) -> Option<RepairNeed> {
         RepairNeed::of(record, &self.cluster())
     }
@@ -130,16 +151,20 @@ impl ChunkRepair {
         RepairResult { need: self.need(record), replicas: 0, outcome }
     }
 
-    /// Plans the builds, and begins those whose nodes have room.
-    fn begin(&self, record: &Chunk) -> Result<Begun, RepairOutcome> {
+    /// Plans the builds, and begins those whose nodes have room. Returns none for a chunk that lacks
+    /// no replica.
+    pub(super) fn begin(
+        &self,
+        chunk: ChunkId,
+        record: Chunk,
+        situation: &Situation,
+    ) -> Result<Begun, RepairResult> {
+        let Situation { views, cluster, quotas } = situation;
+        if RepairNeed::of(&record, cluster).is_some_and(RepairNeed::is_complete) {
+            return Ok(Begun { chunk, record, sources: Vec::new(), builds: Vec::new() });
+        }
         let now = Instant::now();
-        let (views, cluster) = {
-            let registry = self.core.registry();
-            (registry.views(now), registry.cluster(now))
-        };
         let slots = &self.core.background.builds;
-        let quotas = views.iter().map(|view| (view.node, view.builds));
-        let quotas: BTreeMap<NodeId, BuildQuota> = quotas.collect();
         let in_flight = slots.in_flight(|node| quotas.get(&node).copied(), now);
         let select = |candidates: &[Candidate], count| {
             let request = PlacementRequest {
@@ -149,10 +174,10 @@ impl ChunkRepair {
             };
             self.core.selector.select(candidates, &request, &*self.core.random)
         };
-        let plan = plan(record, &views, &cluster, &in_flight, select);
+        let plan = plan(&record, views, cluster, &in_flight, select);
         let Plan { sources, targets, full, misses_failing } = plan;
         if sources.is_empty() {
-            return Err(RepairOutcome::NoSource);
+            return Err(self.ended(&record, RepairOutcome::NoSource));
         }
         let (mut builds, mut no_room) = (Vec::new(), full.map(BuildEnd::target));
         let with_quota = |node: NodeId| Some((node, *quotas.get(&node)?));
@@ -165,43 +190,62 @@ impl ChunkRepair {
                 Err(end) => no_room = Some(end),
             }
         }
-        match no_room {
-            _ if !builds.is_empty() => Ok(Begun { sources, builds }),
-            Some(end) => Err(RepairOutcome::NoRoom(end)),
+        let outcome = match no_room {
+            _ if !builds.is_empty() => return Ok(Begun { chunk, record, sources, builds }),
+            Some(end) => RepairOutcome::NoRoom(end),
             // They may work again soon.
-            None if misses_failing => Err(RepairOutcome::Failed),
-            None => Err(RepairOutcome::NoTarget),
-        }
+            None if misses_failing => RepairOutcome::Failed,
+            None => RepairOutcome::NoTarget,
+        };
+        Err(self.ended(&record, outcome))
     }
 
-    /// Builds a replica at each target concurrently.
-    async fn build(&self, chunk: ChunkId, record: &Chunk, begun: Begun) -> Vec<Built> {
-        let disks = match self.core.namespace.disks_of([record]).await {
-            Ok(disks) => disks,
-            Err(error) => {
-                warn!(%chunk, %error, "the disks of a chunk cannot be read");
-                return Vec::new();
-            }
-        };
+    /// Does the rest for a chunk. `small` are the builds that were ordered together with those of
+    /// other chunks, by target; what fails there is ordered again by itself.
+    pub(super) async fn finish(
+        &self,
+        begun: Begun,
+        disks: &Disks,
+        mut small: BTreeMap<NodeId, oneshot::Receiver<Built>>,
+    ) -> Result<RepairResult, Error> {
+        let Begun { chunk, record, sources, builds } = begun;
+        if builds.is_empty() {
+            return self.retire(chunk, record).await;
+        }
         let named = |replica: ReplicaId| {
             Some(orders::replica_ref(chunk, replica, disks.get(replica.disk)?.disk))
         };
-        let sources: Vec<_> = begun
-            .sources
+        let sources: Vec<_> = sources
             .iter()
             .filter_map(|(node, replica)| Some((*node, named(*replica)?)))
             .take(SOURCES_MAX)
             .collect();
-        let builds = begun.builds.into_iter().map(|(target, slot)| {
+        let builds = builds.into_iter().map(|(target, slot)| {
             let others: Vec<_> =
                 sources.iter().copied().filter(|(node, _)| *node != target.node).collect();
             let replaces = target.replaces.iter().copied().filter_map(named).collect();
+            let (small, record) = (small.remove(&target.node), &record);
             async move {
+                if let Some(small) = small
+                    && let Ok(built) = small.await
+                {
+                    slot.target_works();
+                    if let Some((source, _)) = others.first() {
+                        slot.target_built_from(*source);
+                    }
+                    return Some(built);
+                }
                 let (what, on) = ((chunk, record), (&*self.core, &self.lease));
                 build(on, (target.node, slot), what, &others, replaces).await
             }
         });
-        join_all(builds).await.into_iter().flatten().collect()
+        let built: Vec<Built> = join_all(builds).await.into_iter().flatten().collect();
+        if built.is_empty() {
+            let is_missing = judge(&record, &self.cluster()).is_missing();
+            let outcome = if is_missing { RepairOutcome::NoSource } else { RepairOutcome::Failed };
+            return Ok(self.ended(&record, outcome));
+        }
+        self.commit(chunk, record, &built).await
     }
 
     /// Commits the replicas built, and dooms those that they replace.

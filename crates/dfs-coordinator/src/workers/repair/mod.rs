@@ -25,6 +25,7 @@ use futures_util::FutureExt as _;
 use tokio::time::{Instant, sleep};
 use tracing::{info, warn};
 
+mod batch;
 mod brake;
 mod chunk;
 mod given_up;
@@ -32,6 +33,7 @@ mod jobs;
 pub(crate) mod queue;
 mod sweep;
 
+use self::batch::Batch;
 #[cfg(test)]
 pub(super) use self::chunk::tests::view;
 use self::chunk::{ChunkRepair, RepairOutcome, RepairResult};
@@ -107,7 +109,7 @@ enum Stopped {
     AtRate,
 }
 
-/// A finished repair.
+/// The finished repair of a chunk.
 struct Job {
     /// Need of the chunk before the repair.
     before: RepairNeed,
@@ -116,6 +118,7 @@ struct Job {
 
 impl Repair {
     pub(crate) fn new(core: Arc<Core>, lease: LeaseGrant, handle: Arc<Handle>) -> Self {
+        let ahead = core.settings.repair_concurrency;
         Self {
             core,
             lease,
@@ -133,7 +136,7 @@ impl Repair {
             lost: LostDisks::default(),
             takers: BTreeSet::new(),
             held: None,
-            jobs: Jobs::new(),
+            jobs: Jobs::new(ahead),
         }
     }
 
@@ -325,7 +328,8 @@ impl Repair {
         let core = self.core.clone();
         let sole_only = self.sweep.is_first_turn();
         self.unpark();
-        while self.jobs.len() < core.settings.repair_concurrency {
+        let (mut batch, mut stopped) = (Batch::default(), Stopped::Idle);
+        while self.jobs.len() + batch.len() < core.settings.repair_concurrency {
             let now = Instant::now();
             let Some((chunk, before)) = self.queue.peek(now, sole_only) else { break };
             // Being moved, which may be all it needs.
@@ -335,19 +339,27 @@ impl Repair {
                 continue;
             };
             if !self.handle.try_take(before.cost()) {
-                return Stopped::AtRate;
+                stopped = Stopped::AtRate;
+                break;
             }
             self.queue.take(now, sole_only);
-            let repair = ChunkRepair { core: core.clone(), lease: self.lease };
-            let id = RequestId::random(&*core.random);
-            let job = in_request(id, async move {
-                let result = repair.run(chunk).await;
-                drop(claim);
-                Job { before, result }
-            });
-            self.jobs.spawn(chunk, job);
+            if let Some(batch) = batch.add(chunk, before, claim) {
+                self.start(batch);
+            }
         }
-        Stopped::Idle
+        if batch.len() > 0 {
+            self.start(batch);
+        }
+        stopped
+    }
+
+    /// Starts the repair of chunks.
+    fn start(&mut self, batch: Batch) {
+        let repair = ChunkRepair { core: self.core.clone(), lease: self.lease };
+        let id = RequestId::random(&*self.core.random);
+        self.jobs.spawn(batch.chunks(), |results| {
+            in_request(id, async move { batch.run(repair, results).await })
+        });
     }
 
     /// Lets chunks go on whose nodes have room for builds by now, or take none any more.
@@ -437,11 +449,12 @@ impl Repair {
             self.sweep_page().await?;
         }
         let is_busy = is_loading || self.sweep.is_needed();
-        let stopped = if is_paused || is_loading { Stopped::Idle } else { self.start_jobs() };
-        self.publish(stopped, is_paused);
+        // Before others begin: those that ended together are followed by as many.
         while let Some(job) = self.jobs.try_next() {
             self.ended(job)?;
         }
+        let stopped = if is_paused || is_loading { Stopped::Idle } else { self.start_jobs() };
+        self.publish(stopped, is_paused);
         if is_busy {
             return Ok(Next::Again);
         }

@@ -57,6 +57,11 @@ impl RepairNeed {
         self.urgency.0 <= 0
     }
 
+    /// Returns the bytes of the chunk.
+    pub(crate) fn length(self) -> u64 {
+        self.length
+    }
+
     /// Returns whether no replica is lacking.
     pub(crate) fn is_complete(self) -> bool {
         self.lacks == 0
@@ -100,7 +105,9 @@ pub(crate) struct RepairQueue {
     /// Chunks that wait for a node with too many builds; by node, and by chunk.
     parked: BTreeMap<BuildEnd, BTreeSet<(RepairNeed, ChunkId)>>,
     waits_for: BTreeMap<ChunkId, BuildEnd>,
-    busy: BTreeSet<ChunkId>,
+    /// Chunks in repair, and whether what they need was set meanwhile: that is at least as new as what
+    /// their repair finds.
+    busy: BTreeMap<ChunkId, bool>,
 }
 
 impl RepairQueue {
@@ -117,7 +124,7 @@ impl RepairQueue {
             failures: BTreeMap::new(),
             parked: BTreeMap::new(),
             waits_for: BTreeMap::new(),
-            busy: BTreeSet::new(),
+            busy: BTreeMap::new(),
         }
     }
 
@@ -186,6 +193,9 @@ impl RepairQueue {
 
     /// Updates what a chunk needs; `None` when it is gone.
     pub(crate) fn set(&mut self, chunk: ChunkId, need: Option<RepairNeed>) {
+        if let Some(is_set) = self.busy.get_mut(&chunk) {
+            *is_set = true;
+        }
         if let Some(old) = self.abnormal.remove(&chunk).or_else(|| self.missing.remove(&chunk)) {
             count_need(&mut self.counts, old, -1);
             self.ready.remove(&(old, chunk));
@@ -217,7 +227,7 @@ impl RepairQueue {
         }
         self.abnormal.insert(chunk, need);
         count_need(&mut self.counts, need, 1);
-        if !self.busy.contains(&chunk) && !self.rests_until.contains_key(&chunk) {
+        if !self.busy.contains_key(&chunk) && !self.rests_until.contains_key(&chunk) {
             self.enqueue(chunk, need);
         }
     }
@@ -253,7 +263,7 @@ impl RepairQueue {
     pub(crate) fn take(&mut self, now: Instant, sole_only: bool) -> Option<(ChunkId, RepairNeed)> {
         let (chunk, need) = self.peek(now, sole_only)?;
         self.ready.remove(&(need, chunk));
-        self.busy.insert(chunk);
+        self.busy.insert(chunk, false);
         Some((chunk, need))
     }
 
@@ -271,8 +281,8 @@ impl RepairQueue {
         (!sole_only || need.has_no_spare()).then_some((chunk, need))
     }
 
-    /// Ends the repair of a chunk, with what it needs now. If that is not nothing, it is retried
-    /// after `again`.
+    /// Ends the repair of a chunk, with what it needs now, unless that was set meanwhile. If it is not
+    /// nothing, it is retried after `again`.
     pub(crate) fn finish(&mut self, chunk: ChunkId, need: Option<RepairNeed>, again: Instant) {
         self.failures.remove(&chunk);
         self.rest(chunk, need, again);
@@ -296,11 +306,11 @@ impl RepairQueue {
 
     /// Ends an attempt for which a node has too many builds. The chunk waits for that node.
     pub(crate) fn park(&mut self, chunk: ChunkId, need: Option<RepairNeed>, end: BuildEnd) {
-        self.busy.remove(&chunk);
-        self.set(chunk, need);
+        self.end(chunk, need);
         if let Some(need) = self.abnormal.get(&chunk).copied()
-            && self.ready.remove(&(need, chunk))
+            && !self.rests_until.contains_key(&chunk)
         {
+            self.ready.remove(&(need, chunk));
             self.parked.entry(end).or_default().insert((need, chunk));
             self.waits_for.insert(chunk, end);
         }
@@ -332,14 +342,20 @@ impl RepairQueue {
     }
 
     fn rest(&mut self, chunk: ChunkId, need: Option<RepairNeed>, again: Instant) {
-        self.busy.remove(&chunk);
-        self.set(chunk, need);
+        self.end(chunk, need);
         if let Some(need) = self.abnormal.get(&chunk) {
             self.ready.remove(&(*need, chunk));
             self.resting.insert((again, chunk));
             self.rests_until.insert(chunk, again);
         } else {
             self.failures.remove(&chunk);
+        }
+    }
+
+    /// Ends the repair of a chunk.
+    fn end(&mut self, chunk: ChunkId, need: Option<RepairNeed>) {
+        if self.busy.remove(&chunk) != Some(true) {
+            self.set(chunk, need);
         }
     }
 

@@ -31,6 +31,8 @@ impl DataNode for Handler {
     type InventoryStream = Frames<v1::InventoryPage>;
     type ListChunksStream = Frames<v1::ChunkListPage>;
     type BuildReplicaStream = Frames<v1::BuildReplicaResponse>;
+    type BuildSmallReplicasStream = Frames<v1::BuildSmallReplicasResponse>;
+    type RetrieveSmallReplicasStream = Frames<v1::SmallReplica>;
     type AdoptReplicaStream = Frames<v1::AdoptReplicaResponse>;
 
     async fn prepare_chunk_upload(
@@ -104,6 +106,25 @@ impl DataNode for Handler {
         let chunk = ChunkId::from_slice(&request.chunk_id).unwrap();
         let _building = self.0.builds.enter(chunk).await?;
         Ok(Response::new(with_progress(self.0.build(&request))))
+    }
+
+    async fn build_small_replicas(
+        &self,
+        request: Request<v1::BuildSmallReplicasRequest>,
+    ) -> Result<Response<Self::BuildSmallReplicasStream>, Status> {
+        let mut request = request.into_inner();
+        self.0.open(&mut request)?;
+        self.0.check_epoch(request.lease_epoch)?;
+        let built = self.0.build_small(&request)?;
+        let response = v1::BuildSmallReplicasResponse { built };
+        Ok(Response::new(Box::pin(tokio_stream::once(Ok(response)))))
+    }
+
+    async fn retrieve_small_replicas(
+        &self,
+        _: Request<v1::RetrieveSmallReplicasRequest>,
+    ) -> Result<Response<Self::RetrieveSmallReplicasStream>, Status> {
+        Err(Status::unimplemented("the fake has no data"))
     }
 
     async fn verify_replica(

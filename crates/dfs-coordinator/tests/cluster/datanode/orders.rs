@@ -131,6 +131,38 @@ impl FakeDataNode {
         response
     }
 
+    /// Builds the replicas of small chunks, except of those that it was told to leave out.
+    pub(super) fn build_small(
+        &self,
+        request: &v1::BuildSmallReplicasRequest,
+    ) -> Result<Vec<v1::BuiltReplica>, Status> {
+        let left_out = {
+            let mut state = self.state.lock().unwrap();
+            let left_out = state.small_builds_without.clone();
+            let left_out = left_out.ok_or_else(|| Status::unimplemented("an older release"))?;
+            state.small_orders.push(request.builds.len());
+            left_out
+        };
+        let chunk = |build: &v1::SmallReplicaBuild| ChunkId::from_slice(&build.chunk_id).unwrap();
+        let builds = request.builds.iter().filter(|build| !left_out.contains(&chunk(build)));
+        let build = |build: &v1::SmallReplicaBuild| {
+            let v1::SmallReplicaBuild { chunk_id, length, crc32c, sha256, source, generation } =
+                build.clone();
+            let response = self.build(&v1::BuildReplicaRequest {
+                chunk_id,
+                length,
+                crc32c,
+                sha256,
+                sources: source.into_iter().collect(),
+                generation,
+                ..v1::BuildReplicaRequest::default()
+            });
+            let Some(Outcome::Built(receipt)) = response.outcome else { return None };
+            Some(v1::BuiltReplica { receipt: Some(receipt), proof: response.proof })
+        };
+        Ok(builds.filter_map(build).collect())
+    }
+
     pub(super) fn delete(&self, request: &v1::DeleteChunksRequest) -> v1::DeleteChunksResponse {
         let mut state = self.state.lock().unwrap();
         let (mut deleted, mut failed) = (0, Vec::new());

@@ -247,3 +247,21 @@ fn resting_chunk_makes_room_for_an_urgent_one() {
     assert!(queue.take(later, false).is_some());
     assert_eq!(queue.take(later, false), None);
 }
+
+#[test]
+fn what_is_set_during_a_repair_is_not_replaced_by_what_the_repair_found() {
+    let (mut queue, now, chunk) = (RepairQueue::new(10), Instant::now(), ChunkId(1));
+    queue.set(chunk, Some(need(2, 0)));
+    queue.take(now, false).unwrap();
+    queue.set(chunk, Some(need(1, 1)));
+    queue.finish(chunk, None, now);
+    assert_eq!(queue.take(now, false), Some((chunk, need(1, 1))));
+    queue.set(chunk, Some(need(2, 0)));
+    queue.park(chunk, Some(need(1, 1)), BuildEnd::target(NodeId(1)));
+    assert_eq!(queue.take(now, false), None);
+    queue.unpark(BuildEnd::target(NodeId(1)), 1);
+    assert_eq!(queue.take(now, false), Some((chunk, need(2, 0))));
+    queue.set(chunk, None);
+    queue.finish(chunk, Some(need(2, 0)), now);
+    assert_eq!((queue.len(), queue.busy()), (0, 0));
+}
