@@ -37,6 +37,7 @@ const VERBS: &[Verb] = &[
     Verb { name: "large", usage: large::USAGE, run: large::run },
     Verb { name: "release", usage: release::USAGE, run: release::run },
     Verb { name: "drill", usage: drill::USAGE, run: drill::run },
+    Verb { name: "powercut", usage: drill::POWERCUT_USAGE, run: drill::powercut },
     Verb { name: "e2e", usage: e2e::USAGE, run: e2e::run },
     Verb { name: "images", usage: images::USAGE, run: images::run },
     Verb { name: "faults", usage: faults::USAGE, run: faults::run },

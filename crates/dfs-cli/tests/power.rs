@@ -1,85 +1,28 @@
-//! Power loss of all machines: unlike after a kill, the content of the page cache is gone.
-//!
-//! Each disk is an XFS image on a loop device. Shutting XFS down drops all data and names that were
-//! not synced; mounted again, it has the content of a disk after a power cut. Requires root.
+//! Power loss: unlike after a kill, the content of the page cache is gone. Requires root.
 
 use std::io::{self, Write as _};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use dfs_client::Client;
-use dfs_testkit::process::{Cluster, Metadata, Settings};
+use dfs_testkit::drills::powercut;
+use dfs_testkit::process::{Cluster, Metadata, PowerDisk, Settings};
 use dfs_types::ErrorCode;
 
 use crate::semantics::{client, put, read, verified_replicas};
 use crate::support::{binary, noise};
 
-/// Size of a disk in bytes. Its image is sparse.
-const DISK: u64 = 2 << 30;
 /// Length of a file for each chunk layout of the store.
 const SMALL: usize = 3_000;
 const LARGE: usize = (3 << 20) + 5;
 
-/// A disk whose power can be cut.
-#[derive(Debug)]
-struct Disk {
-    folder: tempfile::TempDir,
-}
-
-impl Disk {
-    fn new() -> Result<Self, String> {
-        let folder = tempfile::Builder::new().prefix("dfs-disk-").tempdir();
-        let disk = Self { folder: folder.map_err(|error| error.to_string())? };
-        let image = std::fs::File::create(disk.image()).and_then(|image| image.set_len(DISK));
-        image.map_err(|error| error.to_string())?;
-        run(Command::new("mkfs.xfs").arg("-q").arg(disk.image()))?;
-        std::fs::create_dir(disk.root()).map_err(|error| error.to_string())?;
-        disk.mount()?;
-        Ok(disk)
-    }
-
-    fn several(count: usize) -> Option<Vec<Self>> {
-        let disks = (0..count).map(|_| Self::new()).collect();
-        or_skip(disks, "power cuts, which require root")
-    }
-
-    fn image(&self) -> PathBuf {
-        self.folder.path().join("image")
-    }
-
-    /// Returns its mount point.
-    fn root(&self) -> PathBuf {
-        self.folder.path().join("mount")
-    }
-
-    fn mount(&self) -> Result<(), String> {
-        run(Command::new("mount")
-            .args(["-t", "xfs", "-o", "loop"])
-            .args([self.image(), self.root()]))
-    }
-
-    fn cut_power(&self) {
-        run(Command::new("xfs_io").args(["-x", "-c", "shutdown"]).arg(self.root())).unwrap();
-    }
-
-    /// Mounts the disk again, after all its users have stopped.
-    fn restore_power(&self) {
-        run(Command::new("umount").arg(self.root())).unwrap();
-        self.mount().unwrap();
-    }
-}
-
-impl Drop for Disk {
-    fn drop(&mut self) {
-        // Unmounting frees the loop device.
-        let root = self.root();
-        if run(Command::new("umount").arg(&root)).is_err() && is_mounted(&root) {
-            drop(run(Command::new("umount").arg("--lazy").arg(&root)));
-        }
-    }
+/// Returns so many disks whose power can be cut.
+fn disks(count: usize) -> Option<Vec<PowerDisk>> {
+    let disks = (0..count).map(|_| PowerDisk::new()).collect();
+    or_skip(disks, "power cuts, which require root")
 }
 
 /// Returns a prerequisite of a test. Without it, prints so past the capture of output, and fails
@@ -94,10 +37,6 @@ fn or_skip<T>(wanted: Result<T, String>, what: &str) -> Option<T> {
     None
 }
 
-fn is_mounted(path: &Path) -> bool {
-    run(Command::new("mountpoint").arg("-q").arg(path)).is_ok()
-}
-
 fn run(command: &mut Command) -> Result<(), String> {
     let output = command.output().map_err(|error| format!("{command:?}: {error}"))?;
     let said = String::from_utf8_lossy(&output.stderr);
@@ -107,12 +46,12 @@ fn run(command: &mut Command) -> Result<(), String> {
 /// A cluster with one disk per machine. Dropped before its disks.
 struct Machines {
     cluster: Cluster,
-    disks: Vec<Disk>,
+    disks: Vec<PowerDisk>,
 }
 
 impl Machines {
     fn start() -> Option<Self> {
-        let disks = Disk::several(4)?;
+        let disks = self::disks(4)?;
         let settings = Settings {
             metadata: Metadata::Folder(disks[0].root().join("metadata")),
             disks: disks[1..].iter().map(|disk| disk.root().join("datanode")).collect(),
@@ -126,12 +65,12 @@ impl Machines {
         let (cluster, disks) = (&mut self.cluster, &self.disks);
         std::thread::scope(|scope| {
             for disk in disks {
-                scope.spawn(|| disk.cut_power());
+                scope.spawn(|| disk.cut_power().unwrap());
             }
         });
         cluster.coordinator.kill();
         cluster.datanodes.iter_mut().for_each(dfs_testkit::process::Server::kill);
-        disks.iter().for_each(Disk::restore_power);
+        disks.iter().for_each(|disk| disk.restore_power().unwrap());
         cluster.start_coordinator();
         (0..cluster.datanodes.len()).for_each(|index| cluster.start_datanode(index));
         cluster.wait_for_active(cluster.datanodes.len());
@@ -237,16 +176,25 @@ fn names_in_a_new_store_are_synced_in_their_folder() {
 
 #[test]
 fn new_store_survives_a_power_cut() {
-    let Some(disks) = Disk::several(1) else { return };
+    let Some(disks) = self::disks(1) else { return };
     let metadata = format!("redb://{}", disks[0].root().join("deep/metadata").display());
     let init = || {
         let mut init = Command::new(binary());
         init.args(["coordinator", "init", "--metadata", &metadata]).output().unwrap()
     };
     assert!(init().status.success());
-    disks[0].cut_power();
-    disks[0].restore_power();
+    disks[0].cut_power().unwrap();
+    disks[0].restore_power().unwrap();
     let again = init();
     let said = String::from_utf8_lossy(&again.stderr);
     assert!(!again.status.success() && said.contains("already"), "it is gone: {said}");
+}
+
+/// `cargo xtask powercut` runs longer.
+#[test]
+fn nothing_acknowledged_is_lost_by_power_cuts_of_single_machines_and_of_all() {
+    let Some(disks) = disks(powercut::MACHINES) else { return };
+    let options = powercut::Options { binary: binary(), rounds: 4, seed: 1 };
+    let report = powercut::run(&options, disks).unwrap_or_else(|violation| panic!("{violation}"));
+    println!("{report}");
 }

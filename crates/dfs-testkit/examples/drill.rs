@@ -1,12 +1,14 @@
-//! Rehearses a large failure and measures it: `cargo xtask drill repair`, `cargo xtask drill gc`.
+//! Rehearses a large failure and measures it: `cargo xtask drill repair`, `cargo xtask drill gc`, `cargo
+//! xtask powercut`.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use dfs_testkit::drills::{gc, repair};
+use dfs_testkit::drills::{gc, powercut, repair};
+use dfs_testkit::process::PowerDisk;
 
-const USAGE: &str = "usage: drill DFS (repair [--small N] [--large N] [--changes N] | gc [--orphans N] [--minutes M])";
+const USAGE: &str = "usage: drill DFS (repair [--small N] [--large N] [--changes N] | gc [--orphans N] [--minutes M] | powercut [--rounds N] [--seed N])";
 
 /// Time for which users are watched before a loss.
 const QUIET: Duration = Duration::from_secs(15);
@@ -45,6 +47,13 @@ fn drill(arguments: &[String]) -> Option<Result<String, String>> {
             let time = Duration::try_from_secs_f64(minutes * 60.0).ok()?;
             let options = gc::Options { binary, orphans: orphans as usize, time };
             Some(gc::run(&options).map(|report| report.to_string()))
+        }
+        "powercut" => {
+            let [rounds, seed] = values(flags, [("--rounds", 100.0), ("--seed", 1.0)])?;
+            let options = powercut::Options { binary, rounds: rounds as usize, seed: seed as u64 };
+            let disks = (0..powercut::MACHINES).map(|_| PowerDisk::new()).collect::<Result<_, _>>();
+            let report = disks.and_then(|disks| powercut::run(&options, disks));
+            Some(report.map(|report| report.to_string()))
         }
         _ => None,
     }

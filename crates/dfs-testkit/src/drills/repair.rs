@@ -65,7 +65,7 @@ pub struct Report {
     pub creates_per_second: f64,
     /// Bytes of large files put per second, 2 at a time.
     pub put_bytes_per_second: f64,
-    /// Files written and synced on the same disk, one for each chunk of the large loss.
+    /// Files written and synced on the same disk, before the large loss.
     pub disk: SyncedWrites,
     /// A quarter of the chunks, without a limit.
     pub quarter: Loss,
@@ -84,6 +84,12 @@ pub struct Report {
 }
 
 impl Report {
+    /// Returns the time of writing and syncing a file for each chunk of the large loss.
+    fn disk_time(&self) -> Duration {
+        let large = self.whole.bytes / LARGE as u64;
+        self.disk.time_of(self.whole.chunks - large, large)
+    }
+
     /// Returns the time for a chunk of the large loss, relative to that of the small one: 1 if
     /// repair takes time in proportion to what was lost.
     pub fn growth(&self) -> f64 {
@@ -116,10 +122,10 @@ impl fmt::Display for Report {
             "put: {:.0} small files/s, {mib:.0} MiB/s of large ones",
             self.creates_per_second
         )?;
-        writeln!(f, "writing and syncing a file for each chunk: {}", self.disk)?;
+        writeln!(f, "writing and syncing files: {}", self.disk)?;
         writeln!(f, "unlimited, a quarter: {}", self.quarter)?;
         writeln!(f, "unlimited, all: {}", self.whole)?;
-        let share = self.disk.time().as_secs_f64() / self.whole.time.as_secs_f64();
+        let share = self.disk_time().as_secs_f64() / self.whole.time.as_secs_f64();
         writeln!(f, "speed of the latter, relative to the disk: {share:.2}")?;
         writeln!(f, "time for a chunk, all to a quarter: {:.2}", self.growth())?;
         writeln!(f, "{} changes of the lost disks: {:.1} turns", self.changes, self.turns)?;
@@ -143,12 +149,9 @@ pub fn run(options: &Options) -> Result<Report, String> {
     let quarter = drill.lose(0)?;
     drill.replace();
     let (creates, puts) = drill.put(small / 4..small, large / 4..large)?;
-    let whole = drill.lose(1)?;
-    let lost_large = whole.bytes as usize / LARGE;
-    let lost_small = whole.chunks as usize - lost_large;
-    let folder = drill.cluster.folder().join("synced");
-    let disk = synced_writes::measure(&folder, lost_small, lost_large);
+    let disk = synced_writes::measure(&drill.cluster.folder().join("synced"), small, large);
     let disk = disk.map_err(|error| format!("writing and syncing files: {error}"))?;
+    let whole = drill.lose(1)?;
     drill.replace();
     let turns = drill.change(2, options.changes)?;
     drill.check(small, large)?;

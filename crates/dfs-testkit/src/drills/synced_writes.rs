@@ -24,8 +24,16 @@ pub struct SyncedWrites {
 
 impl SyncedWrites {
     /// Returns the time of all.
-    pub fn time(&self) -> Duration {
+    fn time(&self) -> Duration {
         self.small.1 + self.large.1
+    }
+
+    /// Returns the time that so many small and large files take.
+    pub fn time_of(&self, small: u64, large: u64) -> Duration {
+        let part = |(count, time): (usize, Duration), of: u64| {
+            time.mul_f64(of as f64 / count.max(1) as f64)
+        };
+        part(self.small, small) + part(self.large, large)
     }
 }
 

@@ -3,6 +3,7 @@
 //! Every server listens on port 0 and prints its address to stdout; each has a log file, and the
 //! ends of all logs are shown when a test panics.
 
+mod power;
 mod server;
 
 use std::ffi::OsStr;
@@ -13,6 +14,7 @@ use std::time::{Duration, Instant};
 
 use dfs_etcd::test_server;
 
+pub use power::PowerDisk;
 pub use server::{Memory, Place, Server};
 
 /// Settings of a cluster.
