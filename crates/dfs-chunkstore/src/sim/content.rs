@@ -152,6 +152,20 @@ impl Content {
         self.is_length_dirty = false;
     }
 
+    /// Drops clean pages from the cache, so that reads return what is on the disk. It differs from what
+    /// was written after a failed sync.
+    pub(super) fn drop_cached(&mut self, offset: u64, length: u64) {
+        let end = offset.saturating_add(length).min(self.seen.length);
+        if offset >= end {
+            return;
+        }
+        for number in split(offset).0..=split(end - 1).0 {
+            if !self.dirty.contains(&number) {
+                copy_page(number, &self.durable, &mut self.seen);
+            }
+        }
+    }
+
     /// Reverts to the durable content; with `random`, to something between that and the current
     /// one.
     pub(super) fn crash(&mut self, random: Option<&dyn Random>) {

@@ -261,6 +261,14 @@ impl File for SimFile {
         self.world()?.read(&self.path, self.file, offset, length)
     }
 
+    fn drop_cached(&self, offset: u64, length: u64) {
+        if let Ok(mut world) = self.world()
+            && let Ok(content) = world.content(self.file)
+        {
+            content.drop_cached(offset, length);
+        }
+    }
+
     fn write_at(&self, offset: u64, pieces: &[Bytes]) -> io::Result<()> {
         let bytes = pieces.concat();
         self.world()?.write(&self.path, self.file, offset, &bytes)
@@ -380,6 +388,24 @@ mod tests {
             let file = fs.open(Path::new("/a"), Opening::Existing).unwrap();
             assert_ne!(file.read_at(0, 1).unwrap(), "x");
         }
+    }
+
+    #[test]
+    fn read_past_the_cache_returns_what_a_failed_sync_left_on_the_disk() {
+        let fs = SimFs::new();
+        let file = fs.open(Path::new("/a"), Opening::Create).unwrap();
+        write(&file, 0, b"old");
+        file.sync().unwrap();
+        write(&file, 0, b"new");
+        file.drop_cached(0, 3);
+        assert_eq!(file.read_at(0, 3).unwrap(), "new", "what was not synced stays in the cache");
+        fs.fail(Path::new("/"), Operation::Sync, 5);
+        file.sync().unwrap_err();
+        fs.heal();
+        file.sync().unwrap();
+        assert_eq!(file.read_at(0, 3).unwrap(), "new");
+        file.drop_cached(0, 3);
+        assert_eq!(file.read_at(0, 3).unwrap(), "old");
     }
 
     #[test]
