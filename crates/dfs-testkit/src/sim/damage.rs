@@ -165,6 +165,9 @@ impl Damage {
     pub(super) fn replace_lost(&mut self, sim: &mut Sim<'_>) {
         if self.is_lost && self.shared.lost_host().is_none() {
             self.is_lost = false;
+            // Faults of the old ones.
+            self.victim.disks.end_process();
+            self.victim.disks.heal();
             for disk in DISKS {
                 self.victim.disks.wipe(Path::new(disk));
             }
