@@ -40,6 +40,11 @@ impl<K: Ord> Backoffs<K> {
         let pause = self.0.get(&key).map_or(FIRST, |backoff| backoff.next);
         self.0.insert(key, Backoff { until: now + pause, next: (pause * 2).min(LAST) });
     }
+
+    /// Forgets those that ended long ago.
+    pub(super) fn prune(&mut self, now: Instant) {
+        self.0.retain(|_, backoff| backoff.until + LAST > now);
+    }
 }
 
 #[cfg(test)]
@@ -60,6 +65,10 @@ mod tests {
             now = until;
         }
         assert_eq!(seen, [1, 2, 4, 8, 16, 32, 60, 60]);
+        backoffs.prune(now);
+        assert_eq!(backoffs.0.len(), 1);
+        backoffs.prune(now + LAST);
+        assert_eq!(backoffs.0.len(), 0);
         backoffs.note(1, true, now);
         backoffs.note(1, false, now);
         assert!(!backoffs.is_backing_off(&1, now));

@@ -19,7 +19,7 @@ use async_trait::async_trait;
 
 use dfs_metadata::engine::lease::LeaseGrant;
 use dfs_metadata::namespace::{Chunk, Disks, NodeDisk, NodeDiskState, ReplicaId};
-use dfs_types::{ChunkId, DiskId, NodeId, NodeState, ReplicaRef, Scope};
+use dfs_types::{ChunkId, DiskId, NodeId, NodeState, RegistrationNumber, ReplicaRef, Scope};
 use dfs_workers::{DELETE, Handle, Next, Spec, Worker};
 use futures_util::{StreamExt, TryStreamExt, stream};
 use tokio::time::Instant;
@@ -48,10 +48,13 @@ pub(crate) struct Delete {
     handle: Arc<Handle>,
     round: Round,
     /// Nodes whose orders fail.
-    nodes: Backoffs<NodeId>,
+    nodes: Backoffs<Start>,
     /// Disks whose replicas cannot be deleted.
-    disks: Backoffs<(NodeId, DiskId)>,
+    disks: Backoffs<(Start, DiskId)>,
 }
+
+/// A node as of its last registration: after another one, it is tried again at once.
+type Start = (NodeId, RegistrationNumber);
 
 /// One pass over all chunks with replicas to delete.
 struct Round {
@@ -136,8 +139,13 @@ impl Delete {
         }
     }
 
+    fn start_of(&self, node: NodeId) -> Start {
+        let view = self.core.registry().view(node, Instant::now());
+        (node, view.map_or(RegistrationNumber(0), |view| view.member.registration))
+    }
+
     fn reachability(&self, node: NodeId) -> Reachability {
-        let now = Instant::now();
+        let (now, start) = (Instant::now(), self.start_of(node));
         let registry = self.core.registry();
         match registry.state(node, now) {
             Some(NodeState::Removed) => Reachability::Removed,
@@ -145,7 +153,7 @@ impl Delete {
             Some(NodeState::Maintenance) if !registry.responsive(now).contains(&node) => {
                 Reachability::Unreachable
             }
-            Some(_) if self.nodes.is_backing_off(&node, now) => Reachability::Unreachable,
+            Some(_) if self.nodes.is_backing_off(&start, now) => Reachability::Unreachable,
             Some(_) => Reachability::Reachable,
         }
     }
@@ -172,8 +180,9 @@ impl Delete {
         let (cleared, doomed): (Doomed, Doomed) =
             doomed.into_iter().partition(|(replica, _)| clear.contains(&replica.disk));
         ordered.gone = cleared;
+        let start = self.start_of(node);
         let is_backing_off =
-            |replica: &ReplicaRef| self.disks.is_backing_off(&(node, replica.disk), now);
+            |replica: &ReplicaRef| self.disks.is_backing_off(&(start, replica.disk), now);
         let (resting, doomed): (Doomed, Doomed) =
             doomed.into_iter().partition(|(replica, _)| is_backing_off(replica));
         for (replica, _) in resting {
@@ -219,17 +228,17 @@ impl Delete {
 
     /// Applies the result of the orders to a node.
     fn note(&mut self, node: NodeId, ordered: &Ordered) {
-        let now = Instant::now();
+        let (now, start) = (Instant::now(), self.start_of(node));
         if let Some(has_failed) = ordered.has_failed {
-            self.nodes.note(node, has_failed, now);
+            self.nodes.note(start, has_failed, now);
         }
         // A disk that deletes some of its replicas is not the problem.
         let able: BTreeSet<_> = ordered.gone.iter().map(|(replica, _)| replica.disk).collect();
         for disk in &able {
-            self.disks.note((node, *disk), false, now);
+            self.disks.note((start, *disk), false, now);
         }
         for disk in ordered.failed.difference(&able) {
-            self.disks.note((node, *disk), true, now);
+            self.disks.note((start, *disk), true, now);
         }
         for (disk, replicas) in &ordered.waiting {
             self.round.on_disks += replicas;
@@ -242,6 +251,9 @@ impl Delete {
         let Round { took, deleted, waiting, on_disks, example, .. } =
             std::mem::replace(&mut self.round, Round::new());
         self.handle.set_queued(waiting);
+        let now = Instant::now();
+        self.nodes.prune(now);
+        self.disks.prune(now);
         // This keeps a long list of waiting replicas cheap.
         let rest = (took * REST_FACTOR).min(REST_MAX);
         if deleted > 0 {
