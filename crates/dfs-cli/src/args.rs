@@ -16,8 +16,9 @@ use crate::global::Global;
 Paths in dfs start with a slash. `dfs COMMAND --help` shows examples.
 
 Exit codes: 0 success, 1 failure, 2 invalid usage or argument, 3 not found, 4 already exists or is
-of the wrong kind, 5 try again later, 6 permission denied; 129, 130 and 143 after SIGHUP, SIGINT and
-SIGTERM, once uploads are aborted and temporary files removed. A second signal exits at once."
+of the wrong kind, 5 try again later, 6 permission denied, 7 `dfs doctor` found something that needs
+a person; 129, 130 and 143 after SIGHUP, SIGINT and SIGTERM, once uploads are aborted and temporary
+files removed. A second signal exits at once."
 )]
 pub(crate) struct Cli {
     #[command(flatten)]
@@ -61,6 +62,8 @@ pub(crate) enum Command {
     Explain(commands::explain::ExplainArgs),
     /// Show the nodes, the health of the data and the background workers
     Status(commands::status::StatusArgs),
+    /// Say what is wrong, why, what is done about it, and what you can do
+    Doctor(commands::doctor::DoctorArgs),
     /// Admit and drain datanodes, put them into maintenance, or remove them
     Node(commands::node::NodeArgs),
     /// Set how many replicas files get, by default or below a directory
@@ -100,7 +103,11 @@ impl Command {
     /// Returns true if the command needs no client.
     #[cfg(feature = "kube")]
     pub(crate) fn is_local(&self) -> bool {
-        matches!(self, Self::Version(args) if args.is_local())
+        match self {
+            Self::Version(args) => args.is_local(),
+            Self::Doctor(args) => args.is_local(),
+            _ => false,
+        }
     }
 }
 

@@ -35,13 +35,20 @@ pub(crate) type RunCommand = fn(Vec<OsString>, Output) -> CommandFuture;
 pub(crate) struct Context {
     pub(crate) client: Client,
     pub(crate) out: Output,
+    /// One for each coordinator, if several were named.
+    each: Vec<(String, Client)>,
 }
 
 impl Context {
     /// Prepares a client of the given coordinators; connects on the first call.
     pub(crate) fn new(global: &Global, out: Output) -> Result<Self> {
-        let client = Self::client(global).coordinators(global.coordinator.iter().cloned());
-        Ok(Self { client: client.connect_lazy()?, out })
+        let named = &global.coordinator;
+        let client = Self::client(global).coordinators(named.iter().cloned()).connect_lazy()?;
+        let each = named.iter().filter(|_| named.len() > 1).map(|address| {
+            let client = Self::client(global).coordinator(address.clone()).connect_lazy()?;
+            Ok::<_, Error>((address.clone(), client))
+        });
+        Ok(Self { client, out, each: each.collect::<Result<_>>()? })
     }
 
     /// Finds a cluster in Kubernetes and prepares a client of it.
@@ -52,7 +59,15 @@ impl Context {
         out: Output,
     ) -> Result<Self> {
         let client = global.kube.connect(target, Self::client(global)).await?;
-        Ok(Self { client: client.connect_lazy()?, out })
+        Ok(Self { client: client.connect_lazy()?, out, each: Vec::new() })
+    }
+
+    /// Returns a client of each coordinator that was named; of any if not several were.
+    pub(crate) fn coordinators(&self) -> Vec<(String, Client)> {
+        match self.each.is_empty() {
+            true => vec![(String::new(), self.client.clone())],
+            false => self.each.clone(),
+        }
     }
 
     fn client(global: &Global) -> ClientBuilder {

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use dfs_types::{DfsPath, ErrorCode};
 
-use crate::exit_code::{exit_code, exit_code_of_signal};
+use crate::exit_code::{PERSON_NEEDED, exit_code, exit_code_of_signal};
 
 /// A failure of a command.
 #[derive(Debug)]
@@ -16,8 +16,8 @@ pub(crate) struct Error {
     hint: Option<String>,
     /// True if it was already shown to the user.
     is_reported: bool,
-    /// Number of the signal that ended the command.
-    signal: Option<u8>,
+    /// Exit code, if the code of the error does not determine it.
+    exit: Option<u8>,
 }
 
 /// The result of a command or a part of it.
@@ -26,13 +26,19 @@ pub(crate) type Result<T> = std::result::Result<T, Error>;
 impl Error {
     /// Returns a failure with the exit code of `code`.
     pub(crate) fn new(code: ErrorCode, message: impl fmt::Display) -> Self {
-        Self { code, message: message.to_string(), hint: None, is_reported: false, signal: None }
+        Self { code, message: message.to_string(), hint: None, is_reported: false, exit: None }
     }
 
     /// Returns the failure of a command interrupted by a signal.
     pub(crate) fn interrupted(signal: i32) -> Self {
         let error = Self::new(ErrorCode::Internal, "interrupted");
-        Self { signal: u8::try_from(signal).ok(), ..error }
+        Self { exit: u8::try_from(signal).ok().map(exit_code_of_signal), ..error }
+    }
+
+    /// Returns the end of a command that has shown something which needs a person.
+    pub(crate) fn person_needed() -> Self {
+        let error = Self::new(ErrorCode::Internal, "a person is needed").reported();
+        Self { exit: Some(PERSON_NEEDED), ..error }
     }
 
     /// Returns the failure of a wrong argument.
@@ -68,10 +74,10 @@ impl Error {
         self.code
     }
 
-    /// Returns the exit code of the process: by the kind of the error or, as in shells, 128 plus
-    /// the number of the signal.
+    /// Returns the exit code of the process: by the kind of the error; as in shells, 128 plus the
+    /// number of a signal; or that of a command that found what needs a person.
     pub(crate) fn exit_code(&self) -> u8 {
-        self.signal.map_or_else(|| exit_code(self.code), exit_code_of_signal)
+        self.exit.unwrap_or_else(|| exit_code(self.code))
     }
 
     /// Marks it as shown, so that it only determines the exit code.
@@ -114,7 +120,7 @@ impl From<dfs_client::Error> for Error {
             message,
             hint: hint.map(str::to_owned),
             is_reported: false,
-            signal: None,
+            exit: None,
         }
     }
 }

@@ -2,6 +2,9 @@
 
 use dfs_types::ErrorCode;
 
+/// Exit code of `dfs doctor` if something does not get well without a person.
+pub(crate) const PERSON_NEEDED: u8 = 7;
+
 /// Returns the exit code of a command that failed with `code`. Scripts depend on it: 1 a failure,
 /// 2 a mistake in the command line, 3 not found, 4 in conflict with what exists, 5 try again,
 /// 6 not permitted.
@@ -44,6 +47,7 @@ mod tests {
         for code in ErrorCode::ALL {
             let may = code.is_retryable() || code.is_outcome_unknown();
             assert_eq!(may, exit_code(*code) == 5, "{code}");
+            assert_ne!(exit_code(*code), PERSON_NEEDED, "{code}");
         }
     }
 }

@@ -8,7 +8,7 @@ use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use dfs_client::{
     ClusterStatus, DiskStatus, ExplainedChunk, ExplainedReplica, Explanation, FileStat, NodeStatus,
-    ReplicationStatus, WorkerStatus, XattrName,
+    RefusedNode, ReplicationStatus, WorkerStatus, XattrName,
 };
 use dfs_types::{DfsPath, DiskScrub, FileKind, FileTime};
 use serde_json::{Value, json};
@@ -130,6 +130,11 @@ pub(crate) fn status(status: &ClusterStatus) -> Value {
             "repairing": count(|counts| counts.repairing),
             "unreadable_records": count(|counts| counts.unreadable_records),
             "unreadable_example": counts.map(|counts| counts.unreadable_example.as_str()),
+            "without_spare": count(|counts| counts.without_spare),
+            "without_target": count(|counts| counts.without_target),
+            "degraded_ms": counts
+                .and_then(|counts| counts.degraded)
+                .map(|time| time.as_millis() as u64),
         },
         "reconciliation": {
             "progress": status.reconciliation.progress,
@@ -138,8 +143,14 @@ pub(crate) fn status(status: &ClusterStatus) -> Value {
             "orphan_bytes": status.reconciliation.orphan_bytes,
         },
         "repair_held": status.repair_held,
+        "refused_nodes": status.refused_nodes.iter().map(refused_node).collect::<Vec<_>>(),
+        "now_ms": status.now.millis(),
         "workers": status.workers.iter().map(worker).collect::<Vec<_>>(),
     })
+}
+
+fn refused_node(refused: &RefusedNode) -> Value {
+    json!({ "node": refused.node.to_string(), "address": refused.address })
 }
 
 /// The document of a worker for `status` and `worker`.
@@ -291,6 +302,7 @@ mod tests {
         let unknown = status(&cluster);
         assert_eq!(unknown["replication"]["missing"], Value::Null, "unknown is not zero");
         cluster.replication = Some(ReplicationStatus::default());
+        cluster.refused_nodes = vec![RefusedNode { node: NodeId(2), address: "b:7080".to_owned() }];
         check("df", &capacity(&cluster));
         let mut document = status(&cluster);
         // Only the SDK can construct workers.

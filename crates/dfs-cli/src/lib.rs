@@ -8,6 +8,7 @@ mod commands;
 mod confirmation;
 mod context;
 mod destination;
+mod doctor;
 mod duration;
 mod error;
 mod exit_code;
@@ -151,6 +152,7 @@ async fn run_command(command: Command, cx: &Context) -> Result<()> {
         Command::Tree(args) => commands::tree::run(args, cx).await,
         Command::Explain(args) => commands::explain::run(args, cx).await,
         Command::Status(args) => commands::status::run(args, cx).await,
+        Command::Doctor(args) => commands::doctor::run(args, cx).await,
         Command::Node(args) => commands::node::run(args, cx).await,
         Command::SetReplication(args) => commands::set_replication::run(args, cx).await,
         Command::Fsck(args) => commands::fsck::run(args, cx).await,

@@ -7,6 +7,8 @@ mod commands;
 #[cfg(test)]
 mod copying;
 #[cfg(test)]
+mod doctor;
+#[cfg(test)]
 mod draining;
 #[cfg(test)]
 mod drills;

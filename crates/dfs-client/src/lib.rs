@@ -137,7 +137,7 @@ pub use dfs_types::{
 pub use admin::{
     Admin, ClusterStatus, DamagedChunk, DiskStatus, GcHold, GcStatus, Maintenance,
     MaintenanceRequest, MovePlan, NeededChunk, NodeLoss, NodeStatus, Readmission,
-    ReconciliationStatus, ReplicaCheck, Replication, ReplicationStatus, StopSafety,
+    ReconciliationStatus, RefusedNode, ReplicaCheck, Replication, ReplicationStatus, StopSafety,
     UnneededReplica, UpgradeStatus, WorkerActivity, WorkerChange, WorkerStatus, WorkerUnit,
     Workers,
 };

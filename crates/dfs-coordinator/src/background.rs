@@ -43,6 +43,8 @@ pub(crate) struct ReplicationCounts {
     pub(crate) chunks: u64,
     /// Chunks with fewer good replicas than wanted, but at least one.
     pub(crate) under_replicated: u64,
+    /// Those of them that are lost if one more replica is.
+    pub(crate) without_spare: u64,
     /// Chunks without a reachable good replica.
     pub(crate) missing: u64,
     /// Recorded replicas that are bad.
@@ -123,16 +125,20 @@ impl Drop for Claim {
 }
 
 /// Health of all chunks, as repair sees it.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct Health {
     pub(crate) counts: ReplicationCounts,
     /// Chunks being repaired.
     pub(crate) repairing: u64,
     /// Chunks are being repaired, or will be as the rate of repair and the nodes have room.
     pub(crate) is_at_work: bool,
+    /// Chunks for which the last attempt found no node.
+    pub(crate) without_target: u64,
+    /// Since when some chunk has been under-replicated or missing.
+    pub(crate) degraded_since: Option<Instant>,
     /// Disks whose replicas do not count.
     pub(crate) lost: LostDisks,
-    /// Unreadable chunk records.
+    /// Unreadable records, of chunks in what repair publishes.
     pub(crate) unreadable: UnreadableRecords,
     /// Revision up to which changes of chunks are included.
     pub(crate) seen: Revision,
@@ -284,21 +290,16 @@ impl Background {
         *crate::lock(&self.health) = health;
     }
 
-    /// Returns the health of chunks and the number in repair, including all changes up to `least`;
-    /// `None` while this coordinator does not know. `lost` is the current set of lost disks.
-    pub(crate) fn counts(
-        &self,
-        lost: &LostDisks,
-        least: Revision,
-    ) -> Option<(ReplicationCounts, u64, UnreadableRecords)> {
+    /// Returns the health of chunks, including all changes up to `least`; `None` while this coordinator
+    /// does not know. `lost` is the current set of lost disks.
+    pub(crate) fn health(&self, lost: &LostDisks, least: Revision) -> Option<Health> {
         self.lease.grant()?;
         let health = crate::lock(&self.health);
-        let health = health.as_ref();
-        let health = health.filter(|health| health.lost == *lost && health.seen >= least)?;
-        let mut unreadable = health.unreadable.clone();
-        unreadable.extend(&crate::lock(&self.unreaped));
-        unreadable.extend(&crate::lock(&self.unreadable_nodes));
-        Some((health.counts, health.repairing, unreadable))
+        let is_current = |health: &&Health| health.lost == *lost && health.seen >= least;
+        let mut health = health.as_ref().filter(is_current)?.clone();
+        health.unreadable.extend(&crate::lock(&self.unreaped));
+        health.unreadable.extend(&crate::lock(&self.unreadable_nodes));
+        Some(health)
     }
 }
 

@@ -61,6 +61,16 @@ impl RefusedNodes {
         recent.map(|(applicant, _)| applicant.clone()).collect()
     }
 
+    /// Returns the nodes as which processes ask to join, with the addresses of these.
+    pub(crate) fn all(&self, now: Instant) -> Vec<(NodeId, String)> {
+        let nodes = crate::lock(&self.0);
+        let of = |(node, applicants): (&NodeId, &Applicants)| {
+            let recent = applicants.iter().filter(|(_, (_, at))| is_recent(*at, now));
+            recent.map(|(address, _)| (*node, address.clone())).collect::<Vec<_>>()
+        };
+        nodes.iter().flat_map(of).collect()
+    }
+
     /// Forgets a node that has joined.
     pub(crate) fn remove(&self, node: NodeId) {
         crate::lock(&self.0).remove(&node);

@@ -354,9 +354,9 @@ async fn watch(core: &Core) {
         };
         core.counts.show_nodes(&views);
         let least = core.namespace.chunks_changed_at();
-        let known = core.background.counts(&lost, least);
-        core.counts.show_unreadable(known.as_ref().map(|(.., unreadable)| unreadable.count()));
-        core.counts.show_chunks(known.map(|(counts, ..)| counts));
+        let known = core.background.health(&lost, least);
+        core.counts.show_unreadable(known.as_ref().map(|health| health.unreadable.count()));
+        core.counts.show_chunks(known.map(|health| health.counts));
         let is_holder = core.background.lease.grant().is_some();
         let overview = core.background.checks.overview(Instant::now());
         core.counts.show_reconciliation(is_holder.then_some(&overview));

@@ -66,10 +66,8 @@ pub async fn open(url: &str) -> Result<Arc<dyn Engine>, OpenError> {
         return Ok(Arc::new(MemoryEngine::new()));
     }
     #[cfg(feature = "redb")]
-    if let Some(path) = url.strip_prefix("redb://")
-        && Path::new(path).is_absolute()
-    {
-        return match redb::RedbEngine::open(Path::new(path), redb::Options::default()).await {
+    if let Some(folder) = redb_folder(url) {
+        return match redb::RedbEngine::open(folder, redb::Options::default()).await {
             Ok(engine) => Ok(Arc::new(engine)),
             Err(source) => Err(OpenError::Engine { url: url.to_owned(), source }),
         };
@@ -79,6 +77,25 @@ pub async fn open(url: &str) -> Result<Arc<dyn Engine>, OpenError> {
         return open_etcd(url).await;
     }
     Err(OpenError::UnknownUrl(url.to_owned()))
+}
+
+/// Opens the engine of `url` to be read: a redb store is neither created nor changed, not even to recover
+/// it, and commits to it are lost. `None` if there is no such store. Others are opened as by [`open`].
+pub async fn open_unchanged(url: &str) -> Result<Option<Arc<dyn Engine>>, OpenError> {
+    #[cfg(feature = "redb")]
+    if let Some(folder) = redb_folder(url) {
+        let opened = redb::RedbEngine::open_unchanged(folder, redb::Options::default()).await;
+        return match opened {
+            Ok(engine) => Ok(engine.map(|engine| Arc::new(engine) as Arc<dyn Engine>)),
+            Err(source) => Err(OpenError::Engine { url: url.to_owned(), source }),
+        };
+    }
+    open(url).await.map(Some)
+}
+
+#[cfg(feature = "redb")]
+fn redb_folder(url: &str) -> Option<&Path> {
+    url.strip_prefix("redb://").map(Path::new).filter(|folder| folder.is_absolute())
 }
 
 #[cfg(feature = "etcd")]

@@ -4,6 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use clap::{Args, Subcommand};
+use dfs_engines::OpenError;
 use dfs_metadata::check::Report;
 use dfs_metadata::engine::{Engine, EngineError};
 use dfs_metadata::migrate::{Migrated, Progress};
@@ -75,16 +76,20 @@ pub(crate) async fn run(args: MetadataArgs, out: Output) -> Result<()> {
 }
 
 async fn open(url: &str) -> Result<Arc<dyn Engine>> {
-    let opened = dfs_engines::open(url).await;
-    opened.map_err(|error| {
-        let shown = Error::new(error.code(), with_causes(&error));
-        match error {
-            dfs_engines::OpenError::Engine { source: EngineError::InUse(_), .. } => {
-                shown.hint("a coordinator is using it: stop it first")
-            }
-            _ => shown,
+    dfs_engines::open(url).await.map_err(|error| failed_to_open(&error))
+}
+
+fn failed_to_open(error: &OpenError) -> Error {
+    let shown = Error::new(error.code(), with_causes(error));
+    match error {
+        OpenError::Engine { source: EngineError::InUse(_), .. } => {
+            shown.hint("a coordinator is using it: stop it first")
         }
-    })
+        OpenError::Engine { source: EngineError::Damaged(_), .. } => {
+            shown.hint("`dfs doctor --offline` says what to do")
+        }
+        _ => shown,
+    }
 }
 
 /// Opens an existing store: a wrong path must not leave an empty one behind.
@@ -133,7 +138,11 @@ async fn migrate(args: MigrateArgs, out: Output) -> Result<()> {
 }
 
 async fn check(args: CheckArgs, out: Output) -> Result<()> {
-    let engine = open_existing(&args.url).await?;
+    let url = &args.url;
+    let opened = dfs_engines::open_unchanged(url).await.map_err(|error| failed_to_open(&error))?;
+    let none =
+        || Error::new(ErrorCode::NotFound, format_args!("there is no metadata store at {url}"));
+    let engine = opened.ok_or_else(none)?;
     let bar = Keys::start(out);
     let report = dfs_metadata::check::check(&*engine, &|keys| bar.show("checked", keys)).await;
     bar.finish();

@@ -8,6 +8,7 @@ pub(crate) mod datanode;
 mod deregister;
 pub(crate) mod df;
 pub(crate) mod disk;
+pub(crate) mod doctor;
 pub(crate) mod du;
 mod emptying;
 pub(crate) mod explain;

@@ -68,6 +68,20 @@ pub struct GcHold {
 }
 
 impl GcStatus {
+    /// Creates the status of metadata for which deletion is permitted, with nothing to delete.
+    pub fn new(incarnation: Incarnation) -> Self {
+        Self {
+            incarnation,
+            acknowledged: incarnation,
+            hold: None,
+            doomed: 0,
+            doomed_bytes: 0,
+            unneeded: 0,
+            unneeded_bytes: 0,
+            replicas: Vec::new(),
+        }
+    }
+
     /// Returns whether anything may be deleted.
     pub fn may_delete(&self) -> bool {
         self.acknowledged >= self.incarnation && self.hold.is_none()

@@ -26,7 +26,9 @@ pub use gc::{GcHold, GcStatus, UnneededReplica};
 pub use moves::MovePlan;
 pub use nodes::{Maintenance, MaintenanceRequest, StopSafety};
 pub use readmission::Readmission;
-pub use status::{ClusterStatus, DiskStatus, NodeStatus, ReconciliationStatus, ReplicationStatus};
+pub use status::{
+    ClusterStatus, DiskStatus, NodeStatus, ReconciliationStatus, RefusedNode, ReplicationStatus,
+};
 pub use upgrade::UpgradeStatus;
 pub use workers::{WorkerActivity, WorkerChange, WorkerStatus, WorkerUnit, Workers};
 

@@ -5,7 +5,8 @@ use std::time::Duration;
 use dfs_proto::v1;
 use dfs_proto::wire::{self, FieldError};
 use dfs_types::{
-    ClusterId, DiskId, DiskScrub, DiskState, FileSystemId, Incarnation, NodeId, NodeState, Revision,
+    ClusterId, DiskId, DiskScrub, DiskState, FileSystemId, Incarnation, NodeId, NodeState,
+    Revision, Timestamp,
 };
 
 use super::WorkerStatus;
@@ -44,6 +45,20 @@ pub struct ClusterStatus {
     pub worker_lease_holder: String,
     /// Why repair is held, and what to do; `None` when it is not.
     pub repair_held: Option<String>,
+    /// Processes that this coordinator refuses, as all disks of theirs are older copies, and that have
+    /// asked to join lately.
+    pub refused_nodes: Vec<RefusedNode>,
+    /// Clock of this coordinator.
+    pub now: Timestamp,
+}
+
+/// A process that is refused because its disks are older copies.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RefusedNode {
+    /// The node whose disks they are.
+    pub node: NodeId,
+    /// `host:port` of the process.
+    pub address: String,
 }
 
 /// Status of a datanode.
@@ -122,6 +137,13 @@ pub struct ReplicationStatus {
     pub unreadable_records: u64,
     /// One of them with the reason; empty when there are none.
     pub unreadable_example: String,
+    /// Chunks among [`Self::under_replicated`] that are lost if one more replica is.
+    pub without_spare: u64,
+    /// Chunks that wait for a node that can take a replica: the last attempt found none.
+    pub without_target: u64,
+    /// Time for which some chunk has been under-replicated or missing without a break; `None` if none
+    /// is. At most as long as the coordinator has run the background work.
+    pub degraded: Option<Duration>,
 }
 
 /// Comparison of what the disks hold with the metadata.
@@ -157,12 +179,18 @@ impl ClusterStatus {
             version: String::new(),
             worker_lease_holder: String::new(),
             repair_held: None,
+            refused_nodes: Vec::new(),
+            now: Timestamp::from_millis(0),
         }
     }
 
     pub(super) fn from_wire(status: v1::ClusterStatusResponse) -> Result<Self, FieldError> {
         let nodes = status.nodes.into_iter().map(NodeStatus::from_wire);
         let workers = status.workers.into_iter().map(WorkerStatus::from_wire);
+        let refused = status.refused_nodes.into_iter().map(|refused| {
+            let node = wire::id("refused_nodes.node_id", &refused.node_id)?;
+            Ok(RefusedNode { node, address: refused.address })
+        });
         let reconciliation = status.reconciliation.unwrap_or_default();
         let held = status.replication.as_ref().map(|counts| counts.held.clone());
         let counts = status.replication.filter(|counts| counts.is_known);
@@ -183,6 +211,9 @@ impl ClusterStatus {
                 repairing: counts.repairing,
                 unreadable_records: counts.unreadable_records,
                 unreadable_example: counts.unreadable_example,
+                without_spare: counts.without_spare,
+                without_target: counts.without_target,
+                degraded: counts.degraded_ms.map(Duration::from_millis),
             }),
             reconciliation: ReconciliationStatus {
                 progress: reconciliation.progress,
@@ -194,6 +225,8 @@ impl ClusterStatus {
             version: status.version,
             worker_lease_holder: status.worker_lease_holder,
             repair_held: held.filter(|held| !held.is_empty()),
+            refused_nodes: refused.collect::<Result<_, _>>()?,
+            now: Timestamp::from_millis(status.now_ms),
         })
     }
 

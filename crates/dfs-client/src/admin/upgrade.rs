@@ -25,6 +25,12 @@ pub struct UpgradeStatus {
 }
 
 impl UpgradeStatus {
+    /// Creates the status of a cluster that writes a level, and of which no newer one is known.
+    pub fn new(level: Level) -> Self {
+        let (written, least, wanted, newest) = (level, level, level, level);
+        Self { written, least, wanted, newest, blocked_by: Vec::new() }
+    }
+
     /// Returns true when no requested raise is outstanding.
     pub fn is_final(&self) -> bool {
         self.written == self.wanted

@@ -14,6 +14,7 @@ use tonic::{Request, Response, Status};
 
 use super::upload::replication;
 use super::{bootstrap, checks, drain, gc, holder, nodes, readmission, removal, upgrade, workers};
+use crate::background::Health;
 use crate::core::{Core, location, unknown_location, wire_state};
 use crate::failure;
 use crate::node_liveness::{DiskReport, View};
@@ -246,6 +247,8 @@ async fn cluster_status(
         reconciliation: Some(work.reconciliation),
         version: env!("CARGO_PKG_VERSION").to_owned(),
         worker_lease_holder: work.lease_holder,
+        refused_nodes: readmission::refused_nodes(core, now),
+        now_ms: core.clock.now().millis(),
     })
 }
 
@@ -352,10 +355,10 @@ async fn replication_status(
     least: Revision,
 ) -> v1::ReplicationStatus {
     let deadline = Instant::now() + COUNTS_WAIT;
-    let (counts, repairing, unreadable) = loop {
+    let Health { counts, repairing, without_target, degraded_since, unreadable, .. } = loop {
         let now = Instant::now();
         let lost = core.registry().cluster(now).lost();
-        if let Some(known) = core.background.counts(&lost, least) {
+        if let Some(known) = core.background.health(&lost, least) {
             break known;
         }
         if now >= deadline || core.background.lease.grant().is_none() {
@@ -369,6 +372,9 @@ async fn replication_status(
         is_known: true,
         chunks: counts.chunks,
         under_replicated: counts.under_replicated,
+        without_spare: counts.without_spare,
+        without_target,
+        degraded_ms: degraded_since.map(|since| since.elapsed().as_millis() as u64),
         missing: counts.missing,
         bad_replicas: counts.bad_replicas,
         repairing,

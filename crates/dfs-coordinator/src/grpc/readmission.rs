@@ -73,6 +73,14 @@ fn check_silent(core: &Core, node: NodeId, now: Instant) -> Result<(), Failure> 
     )))
 }
 
+/// Returns the processes that are refused at present.
+pub(super) fn refused_nodes(core: &Core, now: Instant) -> Vec<v1::RefusedNode> {
+    let refused = core.refused_nodes.all(now).into_iter();
+    let wire =
+        |(node, address): (NodeId, String)| v1::RefusedNode { node_id: node.to_wire(), address };
+    refused.map(wire).collect()
+}
+
 /// Returns the process that asks to join as a node; refuses if there is none, or more than one.
 fn only_applicant(core: &Core, node: NodeId, now: Instant) -> Result<Applicant, Failure> {
     let mut applicants = core.refused_nodes.of(node, now);

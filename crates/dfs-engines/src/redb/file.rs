@@ -14,10 +14,10 @@ use rustix::io::Errno;
 use super::fault::open_error;
 use super::store::Store;
 
-const FILE: &str = "metadata.redb";
+pub(super) const FILE: &str = "metadata.redb";
 /// A store being created; renamed once complete.
 const UNFINISHED: &str = "metadata.redb.new";
-const LOCK: &str = "metadata.lock";
+pub(super) const LOCK: &str = "metadata.lock";
 
 /// The file of a store, in a directory that is locked while this exists.
 #[derive(Debug)]
@@ -75,16 +75,20 @@ fn sync_folder(folder: &Path) -> io::Result<()> {
     File::open(folder)?.sync_all()
 }
 
+pub(super) fn in_use(folder: &Path) -> EngineError {
+    EngineError::InUse(format!(
+        "another process has {} open; stop it or choose another directory",
+        folder.display()
+    ))
+}
+
 fn lock(folder: &Path) -> Result<File, EngineError> {
     let path = folder.join(LOCK);
     let io = |error: io::Error| open_error(&path.display(), &error);
     let file = File::options().write(true).create(true).truncate(false).open(&path).map_err(io)?;
     match file.try_lock() {
         Ok(()) => Ok(file),
-        Err(TryLockError::WouldBlock) => Err(EngineError::InUse(format!(
-            "another process has {} open; stop it or choose another directory",
-            folder.display()
-        ))),
+        Err(TryLockError::WouldBlock) => Err(in_use(folder)),
         Err(TryLockError::Error(error)) => Err(io(error)),
     }
 }

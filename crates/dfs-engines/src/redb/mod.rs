@@ -13,6 +13,7 @@
 
 mod fault;
 mod file;
+mod overlay;
 mod records;
 mod store;
 
@@ -33,6 +34,7 @@ use tokio::sync::{Mutex, OwnedSemaphorePermit, Semaphore};
 
 use self::fault::Fault;
 use self::file::{DiskFile, SharedBackend};
+use self::overlay::Overlay;
 use self::records::View;
 use self::store::{Published, Store};
 use crate::Execution;
@@ -78,6 +80,20 @@ impl RedbEngine {
                 .and_then(|file| Store::open(SharedBackend::new(file), options.cache_bytes))
         };
         Self::start(open, options.execution).await
+    }
+
+    /// Opens the store in `folder` without changing it: what recovery after a crash would write, and
+    /// every commit, stays in memory and is gone with this. `None` if there is no store.
+    pub async fn open_unchanged(
+        folder: &Path,
+        options: Options,
+    ) -> Result<Option<Self>, EngineError> {
+        let folder = folder.to_owned();
+        let opened = options.execution.run(move || Overlay::open(&folder)).await;
+        match opened.unwrap_or_else(|| Err(interrupted()))? {
+            Some(overlay) => Self::with_backend(overlay, options).await.map(Some),
+            None => Ok(None),
+        }
     }
 
     /// Opens the store in `backend`, or creates one when it is empty. The backend is used again

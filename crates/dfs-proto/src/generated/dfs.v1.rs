@@ -5322,6 +5322,23 @@ pub struct ClusterStatusResponse {
     /// built and dropped after that.
     #[prost(bool, tag = "13")]
     pub is_replication_changing: bool,
+    /// Processes that the replying coordinator refuses, as all disks of theirs are older copies, and that
+    /// have asked to join lately.
+    #[prost(message, repeated, tag = "14")]
+    pub refused_nodes: ::prost::alloc::vec::Vec<RefusedNode>,
+    /// Clock of the replying coordinator, in milliseconds since 1970.
+    #[prost(uint64, tag = "15")]
+    pub now_ms: u64,
+}
+/// A process that is refused because its disks are older copies.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct RefusedNode {
+    /// The node whose disks they are; 16 bytes.
+    #[prost(bytes = "bytes", tag = "1")]
+    pub node_id: ::prost::bytes::Bytes,
+    /// Its address, host:port.
+    #[prost(string, tag = "2")]
+    pub address: ::prost::alloc::string::String,
 }
 /// Comparison of disks with records. Unless stated otherwise, of the last whole one, in which every
 /// disk was compared.
@@ -5404,6 +5421,16 @@ pub struct ReplicationStatus {
     /// Why repair is held, for people, and what to do; empty when it is not.
     #[prost(string, tag = "10")]
     pub held: ::prost::alloc::string::String,
+    /// Chunks among `under_replicated` that are lost if one more replica is.
+    #[prost(uint64, tag = "11")]
+    pub without_spare: u64,
+    /// Chunks that wait for a node that can take a replica: the last attempt found none.
+    #[prost(uint64, tag = "12")]
+    pub without_target: u64,
+    /// Milliseconds for which some chunk has been under-replicated or missing without a break; not set
+    /// if none is. Known since the replying coordinator began to run the background work.
+    #[prost(uint64, optional, tag = "13")]
+    pub degraded_ms: ::core::option::Option<u64>,
 }
 /// One background worker.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]

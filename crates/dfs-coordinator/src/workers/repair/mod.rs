@@ -89,6 +89,8 @@ pub(crate) struct Repair {
     takers: BTreeSet<NodeId>,
     /// Why repair is held, if it is.
     held: Option<String>,
+    /// Since when some chunk has been under-replicated or missing.
+    degraded_since: Option<Instant>,
     /// Tasks of their own: a repair in flight may hold a turn to read, for which a step would wait
     /// without advancing it. As one ends, the next begins.
     jobs: Jobs<Job>,
@@ -136,6 +138,7 @@ impl Repair {
             lost: LostDisks::default(),
             takers: BTreeSet::new(),
             held: None,
+            degraded_since: None,
             jobs: Jobs::new(ahead),
         }
     }
@@ -390,7 +393,11 @@ impl Repair {
         self.handle.add_done(replicas);
         match outcome {
             RepairOutcome::Done => self.queue.finish(chunk, need, now),
-            RepairOutcome::NoTarget | RepairOutcome::NoSource => {
+            RepairOutcome::NoTarget => {
+                self.handle.give_back(before.cost());
+                self.queue.found_no_target(chunk, need, now + REST_WITHOUT_TARGET);
+            }
+            RepairOutcome::NoSource => {
                 self.handle.give_back(before.cost());
                 self.queue.finish(chunk, need, now + REST_WITHOUT_TARGET);
             }
@@ -407,10 +414,15 @@ impl Repair {
     }
 
     /// Publishes the health of chunks, as far as it is known.
-    fn publish(&self, stopped: Stopped, is_paused: bool) {
+    fn publish(&mut self, stopped: Stopped, is_paused: bool) {
+        let counts = self.queue.counts();
+        self.degraded_since = match counts.under_replicated + counts.missing {
+            0 => None,
+            _ => self.degraded_since.or_else(|| Some(Instant::now())),
+        };
         self.handle.set_queued(self.queue.len() as u64);
         let is_at_work = is_at_work(&self.queue, stopped, is_paused);
-        let missing = self.queue.counts().missing;
+        let missing = counts.missing;
         match &self.held {
             Some(why) => self.handle.set_detail(why.clone()),
             None if self.sweep.is_needed() => {}
@@ -427,9 +439,11 @@ impl Repair {
             || self.sweep.has(Joined::Count)
             || self.sweep.has_disks();
         self.core.background.set_health((!is_unknown).then(|| Health {
-            counts: self.queue.counts(),
+            counts,
             repairing: self.queue.busy() as u64,
             is_at_work,
+            without_target: self.queue.without_target() as u64,
+            degraded_since: self.degraded_since,
             lost: self.lost.clone(),
             unreadable: self.unreadable[0].clone(),
             seen: self.seen,

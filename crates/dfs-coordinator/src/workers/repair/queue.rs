@@ -102,6 +102,8 @@ pub(crate) struct RepairQueue {
     rests_until: BTreeMap<ChunkId, Instant>,
     /// Failures of chunks since their last success.
     failures: BTreeMap<ChunkId, u32>,
+    /// Chunks for which the last attempt found no node.
+    without_target: BTreeSet<ChunkId>,
     /// Chunks that wait for a node with too many builds; by node, and by chunk.
     parked: BTreeMap<BuildEnd, BTreeSet<(RepairNeed, ChunkId)>>,
     waits_for: BTreeMap<ChunkId, BuildEnd>,
@@ -122,6 +124,7 @@ impl RepairQueue {
             resting: BTreeSet::new(),
             rests_until: BTreeMap::new(),
             failures: BTreeMap::new(),
+            without_target: BTreeSet::new(),
             parked: BTreeMap::new(),
             waits_for: BTreeMap::new(),
             busy: BTreeMap::new(),
@@ -160,6 +163,7 @@ impl RepairQueue {
         ReplicationCounts {
             chunks: self.counts.chunks,
             under_replicated: sum(|counts| counts.under_replicated),
+            without_spare: sum(|counts| counts.without_spare),
             missing: sum(|counts| counts.missing),
             bad_replicas: sum(|counts| counts.bad_replicas),
         }
@@ -173,6 +177,11 @@ impl RepairQueue {
     /// Returns how many chunks are in repair.
     pub(crate) fn busy(&self) -> usize {
         self.busy.len()
+    }
+
+    /// Returns for how many queued chunks the last attempt found no node.
+    pub(crate) fn without_target(&self) -> usize {
+        self.without_target.len()
     }
 
     /// Returns whether chunks that did not fit would fit now.
@@ -196,6 +205,7 @@ impl RepairQueue {
         if let Some(is_set) = self.busy.get_mut(&chunk) {
             *is_set = true;
         }
+        let found_no_target = self.without_target.remove(&chunk);
         if let Some(old) = self.abnormal.remove(&chunk).or_else(|| self.missing.remove(&chunk)) {
             count_need(&mut self.counts, old, -1);
             self.ready.remove(&(old, chunk));
@@ -226,6 +236,9 @@ impl RepairQueue {
             return;
         }
         self.abnormal.insert(chunk, need);
+        if found_no_target {
+            self.without_target.insert(chunk);
+        }
         count_need(&mut self.counts, need, 1);
         if !self.busy.contains_key(&chunk) && !self.rests_until.contains_key(&chunk) {
             self.enqueue(chunk, need);
@@ -252,6 +265,7 @@ impl RepairQueue {
             self.leave(end, (last, chunk));
         }
         self.failures.remove(&chunk);
+        self.without_target.remove(&chunk);
         self.abnormal.remove(&chunk);
         count_need(&mut self.counts, last, -1);
         count_need(&mut self.overflow[0], last, 1);
@@ -285,7 +299,21 @@ impl RepairQueue {
     /// nothing, it is retried after `again`.
     pub(crate) fn finish(&mut self, chunk: ChunkId, need: Option<RepairNeed>, again: Instant) {
         self.failures.remove(&chunk);
+        self.without_target.remove(&chunk);
         self.rest(chunk, need, again);
+    }
+
+    /// Ends an attempt that found no node for a replica of a chunk; it is repeated after `again`.
+    pub(crate) fn found_no_target(
+        &mut self,
+        chunk: ChunkId,
+        need: Option<RepairNeed>,
+        again: Instant,
+    ) {
+        self.finish(chunk, need, again);
+        if self.abnormal.contains_key(&chunk) {
+            self.without_target.insert(chunk);
+        }
     }
 
     /// Ends a failed repair of a chunk, which is retried after a pause that grows with each failure
@@ -295,6 +323,7 @@ impl RepairQueue {
         let (first, longest) = REST;
         let rest = first.saturating_mul(1 << (*failures).min(16)).min(longest);
         *failures = failures.saturating_add(1);
+        self.without_target.remove(&chunk);
         self.rest(chunk, need, now + rest);
     }
 
@@ -306,6 +335,7 @@ impl RepairQueue {
 
     /// Ends an attempt for which a node has too many builds. The chunk waits for that node.
     pub(crate) fn park(&mut self, chunk: ChunkId, need: Option<RepairNeed>, end: BuildEnd) {
+        self.without_target.remove(&chunk);
         self.end(chunk, need);
         if let Some(need) = self.abnormal.get(&chunk).copied()
             && !self.rests_until.contains_key(&chunk)
@@ -378,6 +408,7 @@ fn count_need(counts: &mut ReplicationCounts, need: RepairNeed, sign: i64) {
         add(&mut counts.missing, 1);
     } else if !need.is_complete() {
         add(&mut counts.under_replicated, 1);
+        add(&mut counts.without_spare, u64::from(need.has_no_spare()));
     }
     add(&mut counts.bad_replicas, u64::from(need.bad));
 }

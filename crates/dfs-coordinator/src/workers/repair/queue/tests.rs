@@ -46,7 +46,8 @@ fn counts_follow_each_chunk() {
     let mut queue = RepairQueue::new(10);
     queue.count(3);
     let counts = |queue: &RepairQueue| {
-        let ReplicationCounts { chunks, under_replicated, missing, bad_replicas } = queue.counts();
+        let ReplicationCounts { chunks, under_replicated, missing, bad_replicas, .. } =
+            queue.counts();
         (chunks, under_replicated, missing, bad_replicas)
     };
     queue.set(ChunkId(1), Some(need(2, 1)));
@@ -264,4 +265,25 @@ fn what_is_set_during_a_repair_is_not_replaced_by_what_the_repair_found() {
     queue.set(chunk, None);
     queue.finish(chunk, Some(need(2, 0)), now);
     assert_eq!((queue.len(), queue.busy()), (0, 0));
+}
+
+#[test]
+fn chunks_without_a_spare_and_without_a_target_are_counted_until_that_changes() {
+    let (mut queue, now) = (RepairQueue::new(10), Instant::now());
+    let seen = |queue: &RepairQueue| (queue.counts().without_spare, queue.without_target());
+    for (id, good) in [(1, 1), (2, 2), (3, 3)] {
+        queue.set(ChunkId(id), Some(need(good, 0)));
+    }
+    assert_eq!(seen(&queue), (1, 0));
+    for id in [1, 2] {
+        queue.take(now, false).unwrap();
+        queue.found_no_target(ChunkId(id), Some(need(id as u8, 0)), now);
+    }
+    assert_eq!(seen(&queue), (1, 2));
+    queue.take(now, false).unwrap();
+    assert_eq!(seen(&queue), (1, 2), "another attempt may find none either");
+    queue.fail(ChunkId(1), Some(need(2, 0)), now);
+    assert_eq!(seen(&queue), (0, 1));
+    queue.set(ChunkId(2), Some(need(0, 0)));
+    assert_eq!(seen(&queue), (0, 0), "it is missing");
 }
