@@ -64,10 +64,10 @@ impl Context {
 
     /// Returns a client of each coordinator that was named; of any if not several were.
     pub(crate) fn coordinators(&self) -> Vec<(String, Client)> {
-        match self.each.is_empty() {
-            true => vec![(String::new(), self.client.clone())],
-            false => self.each.clone(),
+        if self.each.is_empty() {
+            return vec![(String::new(), self.client.clone())];
         }
+        self.each.clone()
     }
 
     fn client(global: &Global) -> ClientBuilder {
