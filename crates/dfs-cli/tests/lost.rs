@@ -5,8 +5,10 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use dfs_testkit::process::{Cluster, Settings};
+use serde_json::Value;
 
-use crate::support::{binary, exit_code, noise_file, stderr};
+use crate::json_page;
+use crate::support::{binary, cluster, exit_code, noise_file, stderr};
 
 #[test]
 fn delete_lost_deletes_exactly_the_files_without_bytes_once_confirmed() {
@@ -44,4 +46,33 @@ fn delete_lost_deletes_exactly_the_files_without_bytes_once_confirmed() {
     assert_eq!(cluster.dfs(["cat", "/kept"]).stdout.len(), 100);
     // It can be restored like any deleted file, though not its bytes.
     cluster.dfs_ok(["undelete", "/lost"]);
+}
+
+#[test]
+fn repair_is_waited_for_and_what_keeps_it_is_named_with_the_path() {
+    let mut cluster = cluster();
+    cluster.wait_for_active(3);
+    cluster.dfs_ok(["worker", "pause", "repair"]);
+    let file = cluster.folder().join("file");
+    noise_file(&file, 3_000_000, 1);
+    cluster.dfs_ok(["put", &file.display().to_string(), "/file"]);
+    cluster.datanodes[0].terminate(Duration::from_secs(20));
+    for shard in fs::read_dir(cluster.disk(0).join("chunks")).unwrap() {
+        fs::remove_dir_all(shard.unwrap().path()).unwrap();
+    }
+    cluster.start_datanode(0);
+    cluster.wait_for_active(3);
+    let paused = cluster.dfs(["fsck", "--repair", "--json"]);
+    assert_eq!(exit_code(&paused), 5, "{}", stderr(&paused));
+    let found: Value = serde_json::from_slice(&paused.stdout).unwrap();
+    json_page::check("fsck", &found);
+    let damaged = &found["damaged"][0];
+    assert_eq!((&damaged["path"], &damaged["unrepaired_chunks"]), (&"/file".into(), &1.into()));
+    assert!(damaged["why"].as_str().unwrap().contains("`dfs worker resume repair`"), "{damaged}");
+    assert!(stderr(&paused).contains("repair is paused"), "{}", stderr(&paused));
+    let in_time = cluster.dfs(["fsck", "--repair", "--for", "1s"]);
+    assert_eq!(exit_code(&in_time), 5, "{}", stderr(&in_time));
+    cluster.dfs_ok(["worker", "resume", "repair"]);
+    cluster.dfs_ok(["fsck", "--repair"]);
+    cluster.dfs_ok(["explain", "/file"]);
 }

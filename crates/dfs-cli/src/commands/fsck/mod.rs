@@ -1,17 +1,21 @@
 //! `dfs fsck`.
 
+mod repair;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use clap::Args;
 use dfs_client::{DeleteOptions, ReplicaCheck, WorkerChange};
-use dfs_types::{ByteSize, Change, DfsPath, ErrorCode, InodeId, Precondition, counted};
+use dfs_types::{ByteSize, Change, ChunkId, DfsPath, ErrorCode, InodeId, Precondition, counted};
 use serde_json::{Value, json};
 use tokio::time::sleep;
 
+use self::repair::Repaired;
 use super::file_names;
 use crate::confirmation::Confirmation;
 use crate::context::Context;
+use crate::duration::duration;
 use crate::error::{Error, Result};
 use crate::printable::printable;
 
@@ -35,18 +39,30 @@ can be restored for as long as other deleted files, but their bytes come back on
 holds them. Refused while a disk could not be compared: it may hold these bytes. First bring it
 back, or give it up with `dfs node forget`.
 
+With --repair, waits until everything that was found is repaired or cannot be, at most for --for, and
+says of each file what could not be repaired and why. Repair works without it, too, on chunks with the
+fewest replicas first.
+
 Exits with 1 when a file has bytes that cannot be read, and with 5 when a disk could not be
-compared.
+compared, or with --repair when something is not repaired.
 
 Examples:
   dfs fsck
   dfs fsck --read
+  dfs fsck --repair --for 10m
   dfs fsck --json | jq .damaged
   dfs fsck --delete-lost")]
 pub(crate) struct FsckArgs {
     /// Also have the datanodes read every replica on their disks, in the background.
     #[arg(long)]
     read: bool,
+    /// Wait until what was found is repaired, or cannot be.
+    #[arg(long, conflicts_with = "delete_lost")]
+    repair: bool,
+    /// Time to wait at most: a number with s, m, h or d.
+    #[arg(long = "for", value_name = "TIME", default_value = "1h", requires = "repair",
+          value_parser = duration)]
+    within: Duration,
     /// Delete files that have lost bytes for good.
     #[arg(long)]
     delete_lost: bool,
@@ -65,7 +81,35 @@ struct DamagedFile {
     /// Of the missing chunks, those that no disk holds.
     lost: u64,
     degraded: u64,
+    /// All of these chunks.
+    chunks: BTreeSet<ChunkId>,
     is_deleted: bool,
+    /// What became of it, once that was waited for.
+    repaired: Option<Repaired>,
+}
+
+impl DamagedFile {
+    fn unnamed(inode: InodeId) -> Self {
+        Self {
+            path: None,
+            inode,
+            change: None,
+            missing: 0,
+            lost: 0,
+            degraded: 0,
+            chunks: BTreeSet::new(),
+            is_deleted: false,
+            repaired: None,
+        }
+    }
+
+    /// Returns its path, or what is known instead.
+    fn name(&self) -> String {
+        match &self.path {
+            Some(path) => printable(path.as_bytes()),
+            None => format!("inode {} (deleted)", self.inode),
+        }
+    }
 }
 
 pub(crate) async fn run(args: FsckArgs, cx: &Context) -> Result<()> {
@@ -83,6 +127,12 @@ pub(crate) async fn run(args: FsckArgs, cx: &Context) -> Result<()> {
             cx.out.line(line);
         }
     }
+    if args.repair {
+        repair::wait(&mut damaged, args.within, cx).await?;
+        for line in damaged.iter().filter_map(repaired_line).filter(|_| !cx.out.is_json) {
+            cx.out.line(line);
+        }
+    }
     let deleted = if args.delete_lost {
         delete_lost(args.confirmation, &found, &mut damaged, cx).await
     } else {
@@ -97,7 +147,9 @@ pub(crate) async fn run(args: FsckArgs, cx: &Context) -> Result<()> {
     if args.delete_lost && is_listed && !damaged.iter().any(is_left) {
         return Ok(());
     }
-    if found.missing_chunks > 0 {
+    let is_left = |file: &&DamagedFile| file.repaired.as_ref().is_none_or(|it| it.left > 0);
+    let missing = damaged.iter().filter(is_left).any(|file| file.missing > 0);
+    if found.missing_chunks > 0 && (missing || !is_listed) {
         let chunks = counted(found.missing_chunks, "chunk");
         let message = format!("{chunks} cannot be read from any disk in service");
         return Err(Error::new(ErrorCode::Corrupt, message));
@@ -107,7 +159,11 @@ pub(crate) async fn run(args: FsckArgs, cx: &Context) -> Result<()> {
         let hint = "`dfs status` shows nodes and disks that are not in service";
         return Err(Error::new(ErrorCode::Unavailable, message).hint(hint));
     }
-    Ok(())
+    if args.repair && !is_listed {
+        let message = "more chunks are damaged than were looked up";
+        return Err(Error::new(ErrorCode::Unavailable, message).hint("run it again"));
+    }
+    repair::result(&damaged)
 }
 
 /// Runs a comparison to its end.
@@ -171,28 +227,23 @@ async fn delete_lost(
 
 /// Names the files of the damaged chunks, by a walk over all names.
 async fn damaged_files(cx: &Context, found: &ReplicaCheck) -> Result<Vec<DamagedFile>> {
-    let mut counts: BTreeMap<InodeId, (u64, u64, u64)> = BTreeMap::new();
+    let mut files: BTreeMap<InodeId, DamagedFile> = BTreeMap::new();
     for chunk in &found.damaged {
-        let (missing, lost, degraded) = counts.entry(chunk.inode).or_default();
-        *(if chunk.is_missing { missing } else { degraded }) += 1;
-        *lost += u64::from(chunk.is_lost);
+        let file = files.entry(chunk.inode).or_insert_with(|| DamagedFile::unnamed(chunk.inode));
+        *(if chunk.is_missing { &mut file.missing } else { &mut file.degraded }) += 1;
+        file.lost += u64::from(chunk.is_lost);
+        file.chunks.insert(chunk.chunk);
     }
-    let mut files = Vec::new();
-    let mut unnamed: BTreeSet<InodeId> = counts.keys().copied().collect();
-    let named = file_names::find(cx, unnamed.clone()).await?;
-    let mut file = |path, inode, change| {
-        let (missing, lost, degraded) = counts[&inode];
-        let is_deleted = false;
-        files.push(DamagedFile { path, inode, change, missing, lost, degraded, is_deleted });
-    };
+    let named = file_names::find(cx, files.keys().copied().collect()).await?;
+    let mut ordered = Vec::new();
     for entry in named {
-        unnamed.remove(&entry.stat.inode);
-        file(Some(entry.path), entry.stat.inode, Some(entry.stat.change));
+        if let Some(mut file) = files.remove(&entry.stat.inode) {
+            (file.path, file.change) = (Some(entry.path), Some(entry.stat.change));
+            ordered.push(file);
+        }
     }
-    for inode in unnamed {
-        file(None, inode, None);
-    }
-    Ok(files)
+    ordered.extend(files.into_values());
+    Ok(ordered)
 }
 
 fn document(found: &ReplicaCheck, damaged: &[DamagedFile]) -> Value {
@@ -204,6 +255,8 @@ fn document(found: &ReplicaCheck, damaged: &[DamagedFile]) -> Value {
             "lost_chunks": file.lost,
             "degraded_chunks": file.degraded,
             "deleted": file.is_deleted,
+            "unrepaired_chunks": file.repaired.as_ref().map(|repaired| repaired.left),
+            "why": file.repaired.as_ref().filter(|it| it.left > 0).map(|it| &it.why),
         })
     };
     json!({
@@ -220,6 +273,15 @@ fn document(found: &ReplicaCheck, damaged: &[DamagedFile]) -> Value {
         "missing_chunks": found.missing_chunks,
         "degraded_chunks": found.degraded_chunks,
         "damaged": damaged.iter().map(file).collect::<Vec<_>>(),
+    })
+}
+
+/// Returns what became of a file, if that was waited for.
+fn repaired_line(file: &DamagedFile) -> Option<String> {
+    let Repaired { left, why } = file.repaired.as_ref()?;
+    Some(match left {
+        0 => format!("{}: repaired", file.name()),
+        left => format!("{}: {} not repaired: {why}", file.name(), counted(*left, "chunk")),
     })
 }
 
@@ -247,10 +309,7 @@ fn lines(found: &ReplicaCheck, damaged: &[DamagedFile]) -> Vec<String> {
         lines.push("not all disks could be compared".to_owned());
     }
     for file in damaged {
-        let path = match &file.path {
-            Some(path) => printable(path.as_bytes()),
-            None => format!("inode {} (deleted)", file.inode),
-        };
+        let path = file.name();
         let mut what = Vec::new();
         if file.missing > 0 {
             what.push(format!("{} without a replica", counted(file.missing, "chunk")));
