@@ -111,7 +111,7 @@ impl From<dfs_client::Error> for Error {
                  the address of a coordinator",
             ),
             ErrorCode::OutcomeUnknown => Some("it may have taken effect; repeating it is safe"),
-            ErrorCode::NotEnoughNodes => Some("`dfs status` shows the datanodes"),
+            ErrorCode::NotEnoughNodes => Some("`dfs doctor` says what is wrong"),
             ErrorCode::Corrupt => Some("`dfs explain` shows the replicas"),
             _ => None,
         };

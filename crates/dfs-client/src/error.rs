@@ -103,6 +103,11 @@ impl Error {
         self.detail == Some(Detail::Uninitialised)
     }
 
+    /// Returns true if a coordinator replied that its metadata engine fails.
+    pub fn is_of_metadata(&self) -> bool {
+        self.detail == Some(Detail::MetadataFailed)
+    }
+
     /// Returns the id under which servers have logged the call.
     pub fn request_id(&self) -> Option<RequestId> {
         self.request_id

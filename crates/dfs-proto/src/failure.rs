@@ -25,6 +25,8 @@ pub enum Detail {
     /// With [`ErrorCode::Unavailable`]: there is no cluster yet, and the coordinator waits for
     /// `Admin.Init`.
     Uninitialised,
+    /// The metadata engine of the coordinator failed: the coordinator itself replies.
+    MetadataFailed,
     /// At the end of a read: this block of the replica is bad or, with [`ErrorCode::Unavailable`],
     /// unreadable for now. Later blocks may be good.
     BadBlock(u64),
@@ -34,6 +36,7 @@ impl Detail {
     fn name(self) -> &'static str {
         match self {
             Self::Uninitialised => "UNINITIALISED",
+            Self::MetadataFailed => "METADATA_FAILED",
             Self::BadBlock(_) => "BAD_BLOCK",
         }
     }
@@ -48,7 +51,7 @@ impl Detail {
 
     fn from_metadata(metadata: &HashMap<String, String>) -> Option<Self> {
         let block = || metadata.get(BLOCK)?.parse().ok();
-        [Self::Uninitialised]
+        [Self::Uninitialised, Self::MetadataFailed]
             .into_iter()
             .chain(block().map(Self::BadBlock))
             .find(|detail| metadata.get(DETAIL).is_some_and(|name| name == detail.name()))
@@ -246,7 +249,7 @@ mod tests {
 
     #[test]
     fn known_details_round_trip_and_unknown_ones_are_ignored() {
-        for detail in [Detail::Uninitialised, Detail::BadBlock(17)] {
+        for detail in [Detail::Uninitialised, Detail::MetadataFailed, Detail::BadBlock(17)] {
             let failure = Failure::new(ErrorCode::Unavailable, "x").detail(detail);
             assert_eq!(Failure::from_status(&failure.clone().into()), failure);
         }

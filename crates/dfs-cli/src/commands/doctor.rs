@@ -4,14 +4,16 @@ use std::time::Duration;
 
 use clap::Args;
 use dfs_client::{Admin, Client, ClusterStatus};
-use dfs_types::{Clock as _, ClusterId, DiskState, NodeState, SystemClock};
+use dfs_engines::OpenError;
+use dfs_types::{Clock as _, ClusterId, DiskState, NodeState, SystemClock, with_causes};
 use futures_util::future::join_all;
 use serde_json::{Value, json};
 use tokio::time::{Instant, sleep};
 
 use crate::context::Context;
 use crate::doctor::{
-    Checked, Coordinator, Emptying, Facts, Finding, StoreFacts, examine, examine_store, unreachable,
+    Checked, Coordinator, Emptying, Facts, Finding, StoreFacts, Unreached, examine, examine_store,
+    unreachable,
 };
 use crate::error::{Error, Result};
 
@@ -58,7 +60,7 @@ impl DoctorArgs {
 
 pub(crate) async fn run(args: DoctorArgs, cx: &Context) -> Result<()> {
     let found = match &args.offline {
-        Some(url) => examine_store(url, &open(url).await, args.expect),
+        Some(url) => examine_store(url, &open(url).await?, args.expect),
         None => match gather(cx).await {
             Ok(facts) => examine(&facts),
             Err(finding) => vec![*finding],
@@ -92,12 +94,13 @@ fn document(found: &[Finding]) -> Value {
 }
 
 /// Opens a metadata store without changing it.
-async fn open(url: &str) -> StoreFacts {
-    match dfs_engines::open_unchanged(url).await {
-        Err(error) => StoreFacts::Closed(error),
+async fn open(url: &str) -> Result<StoreFacts> {
+    Ok(match dfs_engines::open_unchanged(url).await {
         Ok(None) => StoreFacts::Absent,
         Ok(Some(engine)) => StoreFacts::Open(dfs_metadata::namespace::find(&*engine).await),
-    }
+        Err(OpenError::Engine { source, .. }) => StoreFacts::Closed(source),
+        Err(error) => return Err(Error::usage(with_causes(&error))),
+    })
 }
 
 /// Asks the coordinators for what is known. Fails with the finding that none replies.
@@ -122,9 +125,14 @@ async fn gather(cx: &Context) -> std::result::Result<Facts, Box<Finding>> {
         coordinators.push(Coordinator { address, ahead_ms });
     }
     let Some((client, status)) = first else {
-        let is_uninitialised = failures.iter().any(dfs_client::Error::is_uninitialised);
+        let any = |is: fn(&dfs_client::Error) -> bool| failures.iter().any(is);
+        let reason = match () {
+            () if any(dfs_client::Error::is_of_metadata) => Unreached::MetadataFailed,
+            () if any(dfs_client::Error::is_uninitialised) => Unreached::Uninitialised,
+            () => Unreached::Silent,
+        };
         let why: Vec<String> = failures.iter().map(ToString::to_string).collect();
-        return Err(Box::new(unreachable(&why.join("; "), is_uninitialised)));
+        return Err(Box::new(unreachable(&why.join("; "), reason)));
     };
     let admin = client.admin().one_round();
     let status = with_lease_holder(status, &admin).await;
@@ -190,7 +198,7 @@ mod tests {
 
     #[test]
     fn document_matches_the_page() {
-        let found = document(&[unreachable("refused", false)]);
+        let found = document(&[unreachable("refused", Unreached::Silent)]);
         assert_eq!(found["needs_person"], true);
         let fields = json_page::check("doctor", &found);
         assert_eq!(fields.len(), json_page::listed("doctor").len());

@@ -4,7 +4,7 @@ use std::io::{self, IsTerminal as _};
 use std::time::Duration;
 
 use clap::Args;
-use dfs_client::{ClusterStatus, DiskStatus};
+use dfs_client::{ClusterStatus, DiskStatus, RefusedNode};
 use dfs_types::{DiskState, ErrorCode, NodeState};
 use tokio::time::sleep;
 
@@ -87,6 +87,10 @@ fn lines(status: &ClusterStatus) -> Vec<String> {
             replication.bad_replicas,
             replication.repairing
         ));
+        if replication.without_spare > 0 {
+            let sole = replication.without_spare;
+            lines.push(format!("chunks that are lost if one more replica is: {sole}"));
+        }
         if replication.missing > 0 {
             lines.push("`dfs fsck` names the files that need missing chunks".to_owned());
         }
@@ -111,6 +115,12 @@ fn lines(status: &ClusterStatus) -> Vec<String> {
         lines.push(format!("disks compared with the metadata: {}{orphans}", ago(elapsed)));
     }
     lines.extend(status.repair_held.clone());
+    for RefusedNode { node, address } in &status.refused_nodes {
+        lines.push(format!(
+            "refused: {address} has older copies of the disks of node {node}; `dfs node readmit` lets \
+             it join"
+        ));
+    }
     lines.push(String::new());
     lines.extend(nodes(status));
     lines.push(String::new());
@@ -230,10 +240,14 @@ mod tests {
         status.nodes[0].disks[1].reason = "/b: no such device".to_owned();
         let mut counts = ReplicationStatus::default();
         counts.missing = 8;
+        counts.without_spare = 3;
         counts.unreadable_records = 1;
         counts.unreadable_example = "k/1".to_owned();
         status.replication = Some(counts);
+        status.refused_nodes = vec![RefusedNode { node: NodeId(7), address: "x:7080".to_owned() }];
         for text in [
+            "lost if one more replica is: 3",
+            "refused: x:7080 has older copies",
             "1 of 2 disks not healthy",
             "2 is failed: /b: no such device",
             "missing: 8",

@@ -44,6 +44,7 @@ macro_rules! codes {
 codes! {
     CoordinatorUnreachable = "coordinator-unreachable",
     CoordinatorUninitialised = "coordinator-uninitialised",
+    MetadataFailed = "metadata-failed",
     StoreInUse = "store-in-use",
     StoreMissing = "store-missing",
     StoreDamaged = "store-damaged",

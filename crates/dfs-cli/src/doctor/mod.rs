@@ -8,5 +8,5 @@ mod store;
 
 pub(crate) use facts::{Checked, Coordinator, Emptying, Facts};
 pub(crate) use finding::Finding;
-pub(crate) use rules::{examine, unreachable};
+pub(crate) use rules::{Unreached, examine, unreachable};
 pub(crate) use store::{StoreFacts, examine_store};

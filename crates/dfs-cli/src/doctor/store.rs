@@ -1,6 +1,5 @@
 //! A metadata store without a coordinator: whether one could start on it, and if not, the next step.
 
-use dfs_engines::OpenError;
 use dfs_metadata::engine::EngineError;
 use dfs_types::{ClusterId, with_causes};
 
@@ -11,7 +10,7 @@ pub(crate) enum StoreFacts {
     /// There is none at this place.
     Absent,
     /// It could not be opened.
-    Closed(OpenError),
+    Closed(EngineError),
     /// It was opened, and this was found in it.
     Open(Result<Option<ClusterId>, dfs_metadata::Error>),
 }
@@ -25,8 +24,7 @@ pub(crate) fn examine_store(
 ) -> Vec<Finding> {
     let found = match facts {
         StoreFacts::Absent | StoreFacts::Open(Ok(None)) => Some(missing(url)),
-        StoreFacts::Closed(OpenError::Engine { source, .. }) => Some(engine(url, source)),
-        StoreFacts::Closed(error) => Some(unavailable(url, with_causes(error))),
+        StoreFacts::Closed(error) => Some(engine(url, error)),
         StoreFacts::Open(Err(error)) => Some(metadata(url, error)),
         StoreFacts::Open(Ok(Some(cluster))) => {
             let other = expected.filter(|expected| expected != cluster);
@@ -116,7 +114,7 @@ mod tests {
     #[test]
     fn each_reason_has_a_code_and_needs_a_person() {
         use dfs_metadata::Error;
-        let closed = |source| StoreFacts::Closed(OpenError::Engine { url: String::new(), source });
+        let closed = StoreFacts::Closed;
         let damaged = || "torn".to_owned();
         let (expected, other) = (ClusterId(1), ClusterId(2));
         for (facts, code) in [
@@ -132,7 +130,6 @@ mod tests {
             (closed(EngineError::InUse(damaged())), Code::StoreInUse),
             (closed(EngineError::NewerFormat { found: 2, supported: 1 }), Code::StoreNewer),
             (closed(EngineError::Unavailable(damaged())), Code::StoreUnavailable),
-            (StoreFacts::Closed(OpenError::UnknownUrl(damaged())), Code::StoreUnavailable),
         ] {
             let found = examine_store("redb:///m", &facts, Some(expected));
             assert_eq!((found[0].code, found[0].needs_person), (code, true));

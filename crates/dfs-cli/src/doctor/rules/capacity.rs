@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use dfs_client::NodeStatus;
+use dfs_client::{DiskStatus, NodeStatus};
 use dfs_types::{ByteSize, NodeState, counted};
 
 use crate::doctor::facts::{Facts, name};
@@ -19,25 +19,35 @@ pub(super) fn rules(facts: &Facts, found: &mut Vec<Finding>) {
     let (wanted, needed) = (status.replication_factor, status.min_write_replicas);
     if taking < u64::from(needed) {
         found.push(
-            Finding::critical(Code::WritesImpossible, "no file can be written")
-                .why(format!(
-                    "a write needs {needed} durable replicas, each on another datanode, and {} take{} \
+            Finding::critical(
+                Code::WritesImpossible,
+                "files with the default replication cannot be written",
+            )
+            .why(format!(
+                "a write needs {needed} durable replicas, each on another datanode, and {} take{} \
                      chunks",
-                    counted(taking, "datanode"),
-                    if taking == 1 { "s" } else { "" },
-                ))
-                .doing("reads, deletes and repair continue as far as possible; writers try again")
-                .todo(
-                    "start datanodes that are down, or add datanodes or disks; deleting files makes \
+                counted(taking, "datanode"),
+                if taking == 1 { "s" } else { "" },
+            ))
+            .doing("reads, deletes and repair continue as far as possible; writers try again")
+            .todo(
+                "start datanodes that are down, or add datanodes or disks; deleting files makes \
                      room (`dfs rm --now`)",
-                )
-                .needs_person(),
+            )
+            .needs_person(),
         );
     }
-    for node in active.iter().filter(|node| node.refuses_chunks && node.capacity() > 0) {
+    // Without a disk that takes chunks, its disks are findings of their own.
+    let is_refusing =
+        |node: &&&NodeStatus| node.refuses_chunks && node.disks.iter().any(takes_chunks);
+    for node in active.iter().filter(is_refusing) {
         found.push(
             Finding::warning(Code::NodeFull, format!("{} takes no new chunks", name(node)))
-                .why(format!("{} of {} are free", ByteSize(node.free()), ByteSize(node.capacity())))
+                .why(format!(
+                    "it is full or about to stop: {} of {} are free",
+                    ByteSize(node.free()),
+                    ByteSize(node.capacity())
+                ))
                 .doing(
                     "other datanodes take over; `rebalance` moves replicas away if they have room",
                 )
@@ -89,6 +99,10 @@ pub(super) fn rules(facts: &Facts, found: &mut Vec<Finding>) {
     }
 }
 
+fn takes_chunks(disk: &DiskStatus) -> bool {
+    disk.state.takes_chunks()
+}
+
 #[cfg(test)]
 mod tests {
     use super::super::tests::{after, codes, judged};
@@ -111,6 +125,11 @@ mod tests {
         assert_eq!(judged(&with_refusing(3), Code::WritesImpossible), Some((Critical, true)));
         let one = with_refusing(1);
         assert_eq!(judged(&one, Code::NodeFull), Some((Warning, false)));
+        let retiring = after(|facts| {
+            facts.status.nodes[0].refuses_chunks = true;
+            facts.status.nodes[0].disks[0].state = dfs_types::DiskState::Retiring;
+        });
+        assert_eq!(judged(&retiring, Code::NodeFull), None, "it is not full");
     }
 
     #[test]

@@ -189,15 +189,16 @@ fn lacking(
     let doing = match (&facts.status.repair_held, pause) {
         (Some(_), _) => "nothing: repair is held".to_owned(),
         (_, Some(_)) => "nothing: repair is paused".to_owned(),
-        _ => format!(
-            "{} being repaired now, those with the fewest replicas first{}",
+        _ => {
+            let state = repair.map(|worker| worker.state.clone()).unwrap_or_default();
             match counts.repairing {
-                0 => "none is".to_owned(),
-                1 => "1 is".to_owned(),
-                many => format!("{many} are"),
-            },
-            repair.map(|worker| format!(" ({})", worker.state)).unwrap_or_default()
-        ),
+                0 => state,
+                busy => format!(
+                    "{} being repaired now, those with the fewest replicas first ({state})",
+                    if busy == 1 { "1 is".to_owned() } else { format!("{busy} are") }
+                ),
+            }
+        }
     };
     found.push(
         Finding::new(
@@ -205,7 +206,10 @@ fn lacking(
             severity,
             format!("{chunks} have fewer good replicas than wanted{sole}"),
         )
-        .why("a datanode or disk was lost, a replica is damaged, or a file was written without one")
+        .why(
+            "a datanode or disk was lost, a replica is damaged, a file was written without one, or more \
+             are wanted than before",
+        )
         .doing(doing),
     );
 }

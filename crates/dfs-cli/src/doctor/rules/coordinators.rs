@@ -9,30 +9,49 @@ use crate::output::span_text;
 /// Difference of two clocks from which on it is reported.
 const CLOCKS_DIFFER: Duration = Duration::from_mins(1);
 
-/// Returns the finding of a cluster of which no coordinator replied.
-pub(crate) fn unreachable(why: &str, is_uninitialised: bool) -> Finding {
-    if is_uninitialised {
-        return Finding::critical(
+/// Why the status of a cluster is not known.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Unreached {
+    /// No coordinator replied as it should.
+    Silent,
+    /// A coordinator waits for its cluster.
+    Uninitialised,
+    /// The metadata engine of a coordinator fails.
+    MetadataFailed,
+}
+
+/// Returns the finding of a cluster of which no coordinator returned the status.
+pub(crate) fn unreachable(why: &str, reason: Unreached) -> Finding {
+    let finding = match reason {
+        Unreached::Silent => Finding::critical(
+            Code::CoordinatorUnreachable,
+            "no coordinator replies: no file can be opened or written, and nothing else could be \
+             checked",
+        )
+        .todo(
+            "start it, or name another one with --coordinator; if it does not start, its log says \
+             why, and `dfs doctor --offline URL` examines its metadata store",
+        ),
+        Unreached::Uninitialised => Finding::critical(
             Code::CoordinatorUninitialised,
             "the coordinator waits for its cluster to be created",
         )
-        .why(why)
         .todo(
             "in Kubernetes the operator creates it: see its log; otherwise stop the coordinator and \
              run `dfs coordinator init`. If there was a cluster, this is the wrong metadata store",
+        ),
+        Unreached::MetadataFailed => Finding::critical(
+            Code::MetadataFailed,
+            "the metadata store fails: no file can be opened or written, and nothing else could be \
+             checked",
         )
-        .needs_person();
-    }
-    Finding::critical(
-        Code::CoordinatorUnreachable,
-        "no coordinator replies: no file can be opened or written, and nothing else could be checked",
-    )
-    .why(why)
-    .todo(
-        "start it, or name another one with --coordinator; if it does not start, its log says why, \
-         and `dfs doctor --offline URL` examines its metadata store",
-    )
-    .needs_person()
+        .doing("the coordinator tries again with each call")
+        .todo(
+            "bring etcd back to a majority, or the disk of the store back into order; if the store \
+             is damaged, stop the coordinator and run `dfs doctor --offline URL`",
+        ),
+    };
+    finding.why(why).needs_person()
 }
 
 pub(super) fn rules(facts: &Facts, found: &mut Vec<Finding>) {
@@ -117,10 +136,12 @@ mod tests {
 
     #[test]
     fn coordinator_that_does_not_reply_is_named() {
-        let all = unreachable("coordinator http://a:1: refused", false);
+        let all = unreachable("coordinator http://a:1: refused", Unreached::Silent);
         assert_eq!((all.code, all.needs_person), (Code::CoordinatorUnreachable, true));
         assert!(all.why.contains("http://a:1: refused"), "{all:?}");
-        assert_eq!(unreachable("", true).code, Code::CoordinatorUninitialised);
+        let uninitialised = unreachable("", Unreached::Uninitialised);
+        assert_eq!(uninitialised.code, Code::CoordinatorUninitialised);
+        assert_eq!(unreachable("", Unreached::MetadataFailed).code, Code::MetadataFailed);
         let one = after(|facts| {
             let ahead_ms = Err("refused".to_owned());
             facts.coordinators.push(Coordinator { address: "d:1".to_owned(), ahead_ms });

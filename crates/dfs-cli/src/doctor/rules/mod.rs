@@ -10,7 +10,7 @@ mod nodes;
 mod releases;
 mod workers;
 
-pub(crate) use self::coordinators::unreachable;
+pub(crate) use self::coordinators::{Unreached, unreachable};
 use super::facts::Facts;
 use super::finding::{Finding, sort};
 
