@@ -50,4 +50,15 @@ mod tests {
             assert_ne!(exit_code(*code), PERSON_NEEDED, "{code}");
         }
     }
+
+    #[test]
+    fn page_of_faults_has_a_row_for_each_code_with_its_exit_code_and_no_other() {
+        let page = include_str!("../../../docs/faults.md");
+        let (_, section) = page.split_once("\n## Refusals\n").unwrap();
+        let section = section.split("\n## ").next().unwrap();
+        let rows = section.lines().filter_map(|line| line.strip_prefix("| `")?.split_once("` | "));
+        let rows = rows.map(|(code, rest)| (code, rest.split(' ').next().unwrap().to_owned()));
+        let codes = ErrorCode::ALL.iter().map(|code| (code.name(), exit_code(*code).to_string()));
+        assert_eq!(rows.collect::<Vec<_>>(), codes.collect::<Vec<_>>());
+    }
 }
