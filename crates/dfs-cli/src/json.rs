@@ -7,8 +7,8 @@
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use dfs_client::{
-    ClusterStatus, DiskStatus, ExplainedChunk, ExplainedReplica, Explanation, FileStat, NodeStatus,
-    RefusedNode, ReplicationStatus, WorkerStatus, XattrName,
+    ClusterStatus, DiskStatus, ExplainedChunk, ExplainedReplica, Explanation, FailingTarget,
+    FileStat, NodeStatus, RefusedNode, ReplicationStatus, WorkerStatus, XattrName,
 };
 use dfs_types::{DfsPath, DiskScrub, FileKind, FileTime};
 use serde_json::{Value, json};
@@ -135,6 +135,9 @@ pub(crate) fn status(status: &ClusterStatus) -> Value {
             "degraded_ms": counts
                 .and_then(|counts| counts.degraded)
                 .map(|time| time.as_millis() as u64),
+            "failing_targets": counts.map(|counts| {
+                counts.failing_targets.iter().map(failing_target).collect::<Vec<_>>()
+            }),
         },
         "reconciliation": {
             "progress": status.reconciliation.progress,
@@ -146,6 +149,14 @@ pub(crate) fn status(status: &ClusterStatus) -> Value {
         "refused_nodes": status.refused_nodes.iter().map(refused_node).collect::<Vec<_>>(),
         "now_ms": status.now.millis(),
         "workers": status.workers.iter().map(worker).collect::<Vec<_>>(),
+    })
+}
+
+fn failing_target(failing: &FailingTarget) -> Value {
+    json!({
+        "node": failing.node.to_string(),
+        "rests_ms": failing.rests.as_millis() as u64,
+        "reaches_no_source": failing.reaches_no_source,
     })
 }
 
@@ -218,6 +229,8 @@ fn scrub(scrub: &DiskScrub) -> Value {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use clap::CommandFactory as _;
     use dfs_types::{
         Attributes, Change, ChunkId, ClusterId, DiskId, InodeId, NodeId, NodeState, ReplicaHealth,
@@ -301,7 +314,10 @@ mod tests {
         cluster.nodes = vec![node];
         let unknown = status(&cluster);
         assert_eq!(unknown["replication"]["missing"], Value::Null, "unknown is not zero");
-        cluster.replication = Some(ReplicationStatus::default());
+        let mut counts = ReplicationStatus::default();
+        let (node, rests) = (NodeId(1), Duration::from_secs(1));
+        counts.failing_targets = vec![FailingTarget { node, rests, reaches_no_source: true }];
+        cluster.replication = Some(counts);
         cluster.refused_nodes = vec![RefusedNode { node: NodeId(2), address: "b:7080".to_owned() }];
         check("df", &capacity(&cluster));
         let mut document = status(&cluster);

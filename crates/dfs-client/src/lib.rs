@@ -135,7 +135,7 @@ pub use dfs_types::{
 };
 
 pub use admin::{
-    Admin, ClusterStatus, DamagedChunk, DiskStatus, GcHold, GcStatus, Maintenance,
+    Admin, ClusterStatus, DamagedChunk, DiskStatus, FailingTarget, GcHold, GcStatus, Maintenance,
     MaintenanceRequest, MovePlan, NeededChunk, NodeLoss, NodeStatus, Readmission,
     ReconciliationStatus, RefusedNode, ReplicaCheck, Replication, ReplicationStatus, StopSafety,
     UnneededReplica, UpgradeStatus, WorkerActivity, WorkerChange, WorkerStatus, WorkerUnit,

@@ -71,6 +71,7 @@ codes! {
     DiskHung = "disk-hung",
     DiskSlow = "disk-slow",
     DrainStuck = "drain-stuck",
+    BuildsFail = "builds-fail",
     DeletionHeld = "deletion-held",
     SpaceLow = "space-low",
     NodeFull = "node-full",

@@ -27,7 +27,8 @@ pub use moves::MovePlan;
 pub use nodes::{Maintenance, MaintenanceRequest, StopSafety};
 pub use readmission::Readmission;
 pub use status::{
-    ClusterStatus, DiskStatus, NodeStatus, ReconciliationStatus, RefusedNode, ReplicationStatus,
+    ClusterStatus, DiskStatus, FailingTarget, NodeStatus, ReconciliationStatus, RefusedNode,
+    ReplicationStatus,
 };
 pub use upgrade::UpgradeStatus;
 pub use workers::{WorkerActivity, WorkerChange, WorkerStatus, WorkerUnit, Workers};

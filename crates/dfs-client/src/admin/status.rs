@@ -144,6 +144,19 @@ pub struct ReplicationStatus {
     /// Time for which some chunk has been under-replicated or missing without a break; `None` if none
     /// is. At most as long as the coordinator has run the background work.
     pub degraded: Option<Duration>,
+    /// Nodes that get no replicas for the moment, as builds of replicas there have failed.
+    pub failing_targets: Vec<FailingTarget>,
+}
+
+/// A node where builds of replicas fail.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct FailingTarget {
+    /// The node.
+    pub node: NodeId,
+    /// Time until the next attempt.
+    pub rests: Duration,
+    /// True if it reaches none of the nodes to build from; if not, it cannot build, or does not reply.
+    pub reaches_no_source: bool,
 }
 
 /// Comparison of what the disks hold with the metadata.
@@ -159,6 +172,31 @@ pub struct ReconciliationStatus {
     pub orphans: u64,
     /// Bytes of those.
     pub orphan_bytes: u64,
+}
+
+impl ReplicationStatus {
+    fn from_wire(counts: v1::ReplicationStatus) -> Result<Self, FieldError> {
+        let failing = counts.failing_targets.iter().map(|failing| {
+            Ok(FailingTarget {
+                node: wire::id("replication.failing_targets.node_id", &failing.node_id)?,
+                rests: Duration::from_millis(failing.rests_ms),
+                reaches_no_source: failing.reaches_no_source,
+            })
+        });
+        Ok(Self {
+            chunks: counts.chunks,
+            under_replicated: counts.under_replicated,
+            missing: counts.missing,
+            bad_replicas: counts.bad_replicas,
+            repairing: counts.repairing,
+            unreadable_records: counts.unreadable_records,
+            failing_targets: failing.collect::<Result<_, _>>()?,
+            unreadable_example: counts.unreadable_example,
+            without_spare: counts.without_spare,
+            without_target: counts.without_target,
+            degraded: counts.degraded_ms.map(Duration::from_millis),
+        })
+    }
 }
 
 impl ClusterStatus {
@@ -203,18 +241,7 @@ impl ClusterStatus {
             is_min_write_set: status.is_min_write_set,
             is_replication_changing: status.is_replication_changing,
             nodes: nodes.collect::<Result<_, _>>()?,
-            replication: counts.map(|counts| ReplicationStatus {
-                chunks: counts.chunks,
-                under_replicated: counts.under_replicated,
-                missing: counts.missing,
-                bad_replicas: counts.bad_replicas,
-                repairing: counts.repairing,
-                unreadable_records: counts.unreadable_records,
-                unreadable_example: counts.unreadable_example,
-                without_spare: counts.without_spare,
-                without_target: counts.without_target,
-                degraded: counts.degraded_ms.map(Duration::from_millis),
-            }),
+            replication: counts.map(ReplicationStatus::from_wire).transpose()?,
             reconciliation: ReconciliationStatus {
                 progress: reconciliation.progress,
                 last_whole: reconciliation.last_whole_ms.map(Duration::from_millis),

@@ -8,13 +8,14 @@ use dfs_proto::v1::admin_server::Admin;
 use dfs_proto::wire::WireId;
 use dfs_proto::{Failure, v1, wire};
 use dfs_transport::{Caller, split};
-use dfs_types::{DiskState, ErrorCode, NodeState, Replication, Revision};
+use dfs_types::{DiskState, ErrorCode, NodeId, NodeState, Replication, Revision};
 use tokio::time::{Instant, sleep};
 use tonic::{Request, Response, Status};
 
 use super::upload::replication;
 use super::{bootstrap, checks, drain, gc, holder, nodes, readmission, removal, upgrade, workers};
 use crate::background::Health;
+use crate::build_slots::{Failing, FailureCause};
 use crate::core::{Core, location, unknown_location, wire_state};
 use crate::failure;
 use crate::node_liveness::{DiskReport, View};
@@ -382,5 +383,16 @@ async fn replication_status(
         unreadable_records: unreadable.count() as u64,
         unreadable_example: unreadable.example(),
         held: core.background.held().unwrap_or_default(),
+        failing_targets: failing_targets(core),
     }
+}
+
+fn failing_targets(core: &Core) -> Vec<v1::FailingTarget> {
+    let failing = core.background.builds.failing(Instant::now()).into_iter();
+    let wire = |(node, Failing { left, cause }): (NodeId, Failing)| v1::FailingTarget {
+        node_id: node.to_wire(),
+        rests_ms: left.as_millis() as u64,
+        reaches_no_source: cause == FailureCause::Unreached,
+    };
+    failing.map(wire).collect()
 }

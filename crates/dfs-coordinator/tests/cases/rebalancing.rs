@@ -11,6 +11,7 @@ use dfs_proto::v1;
 use dfs_proto::v1::set_worker_request::Change;
 use dfs_types::{ChunkId, move_cost};
 
+use super::administering::id;
 use crate::cluster::{Cluster, HOUR, eventually, settings};
 
 const CAPACITY: u64 = 100_000;
@@ -281,6 +282,11 @@ async fn node_where_builds_fail_backs_off_is_named_and_takes_its_share_later() {
     eventually("the failing one is named", || async {
         let state = cluster.detail().await.state;
         state.contains(&format!("moves to node {name} fail")) && state.contains("the logs of the")
+    })
+    .await;
+    eventually("it is reported as one where builds fail", || async {
+        let failing = cluster.status().await.replication.unwrap().failing_targets;
+        failing.iter().any(|it| it.node_id == id(4) && it.rests_ms > 0 && !it.reaches_no_source)
     })
     .await;
     let tried = cluster.node(4).failed_builds();

@@ -522,9 +522,36 @@ async fn node_that_reaches_no_source_rests_is_named_and_builds_later() {
         repair.contains(&name) && repair.contains("it gets a replica from none of the datanodes")
     })
     .await;
+    eventually("it is reported with the cause", || async {
+        let failing = cluster.status().await.replication.unwrap().failing_targets;
+        failing.iter().any(|it| it.node_id == id(4) && it.reaches_no_source)
+    })
+    .await;
     let tried = fourth.builds_cut_off();
     // The first ones are in progress together.
     assert!(tried < SMALL_BUILDS + 10, "{tried} builds");
     fourth.cut_off_builds(false);
     eventually("it builds", || is_whole(&cluster)).await;
+}
+
+#[tokio::test]
+async fn chunk_for_which_no_node_is_found_is_reported_until_one_is_added() {
+    let mut cluster = Cluster::start(3).await;
+    cluster.put("/file", b"data", &[1, 2, 3]).await;
+    eventually("fully replicated", || is_whole(&cluster)).await;
+    let reported = || async {
+        let counts = cluster.status().await.replication.unwrap();
+        (counts.is_known, counts.without_target, counts.without_spare, counts.degraded_ms.is_some())
+    };
+    assert_eq!(reported().await, (true, 0, 0, false));
+    cluster.node(3).silence();
+    eventually("no node is found", || async { reported().await == (true, 1, 0, true) }).await;
+    cluster.node(2).silence();
+    eventually("one replica is left", || async { reported().await == (true, 1, 1, true) }).await;
+    for id in [4, 5] {
+        cluster.add_node(id).await;
+    }
+    eventually("it is repaired", || is_whole(&cluster)).await;
+    let counts = cluster.status().await.replication.unwrap();
+    assert_eq!((counts.without_target, counts.without_spare, counts.degraded_ms), (0, 0, None));
 }

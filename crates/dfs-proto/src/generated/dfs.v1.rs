@@ -5388,7 +5388,7 @@ pub struct NodeStatus {
     pub lost_in_ms: ::core::option::Option<u64>,
 }
 /// Health of the chunks, in numbers of chunks unless stated otherwise.
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+#[derive(Clone, PartialEq, ::prost::Message)]
 pub struct ReplicationStatus {
     /// Set if the counts below are known, which they are not while the first scan runs.
     #[prost(bool, tag = "1")]
@@ -5431,6 +5431,22 @@ pub struct ReplicationStatus {
     /// if none is. Known since the replying coordinator began to run the background work.
     #[prost(uint64, optional, tag = "13")]
     pub degraded_ms: ::core::option::Option<u64>,
+    /// Nodes that get no replicas for the moment, as builds of replicas there have failed.
+    #[prost(message, repeated, tag = "14")]
+    pub failing_targets: ::prost::alloc::vec::Vec<FailingTarget>,
+}
+/// A node where builds of replicas fail.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct FailingTarget {
+    /// The node; 16 bytes.
+    #[prost(bytes = "bytes", tag = "1")]
+    pub node_id: ::prost::bytes::Bytes,
+    /// Milliseconds until the next attempt.
+    #[prost(uint64, tag = "2")]
+    pub rests_ms: u64,
+    /// Set if it reaches none of the nodes to build from; if not, it cannot build, or does not reply.
+    #[prost(bool, tag = "3")]
+    pub reaches_no_source: bool,
 }
 /// One background worker.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use dfs_client::ReplicationStatus;
+use dfs_client::{FailingTarget, ReplicationStatus};
 use dfs_types::{NodeState, counted};
 
 use crate::doctor::facts::{Facts, name};
@@ -11,6 +11,8 @@ use crate::output::span_text;
 
 /// Time for which chunks may lack replicas while repair works on them.
 const REPAIRED_WITHIN: Duration = Duration::from_hours(6);
+/// Nodes where builds fail that are reported at most.
+const FAILING_MAX: usize = 5;
 /// Nodes that are named at most.
 const NAMED_MAX: usize = 3;
 
@@ -53,6 +55,8 @@ pub(super) fn rules(facts: &Facts, found: &mut Vec<Finding>) {
     };
     held(facts, severity, found);
     lacking(facts, counts, severity, found);
+    let failing = counts.failing_targets.iter().take(FAILING_MAX);
+    found.extend(failing.map(|failing| builds_fail(facts, failing)));
     if counts.bad_replicas > 0 {
         found.push(
             Finding::notice(
@@ -101,6 +105,25 @@ fn missing(facts: &Facts, counts: &ReplicationStatus, found: &mut Vec<Finding>) 
         }
         .needs_person(),
     );
+}
+
+fn builds_fail(facts: &Facts, failing: &FailingTarget) -> Finding {
+    let node = facts.status.nodes.iter().find(|node| node.id == failing.node);
+    let name = node.map_or_else(|| format!("node {}", failing.node), name);
+    let finding = Finding::warning(Code::BuildsFail, format!("replicas cannot be built on {name}"));
+    let (why, todo) = if failing.reaches_no_source {
+        let why = "it gets a replica from none of the datanodes to build from";
+        (why, "check its network and theirs; its log says why".to_owned())
+    } else {
+        let todo = "its log and that of the coordinator say why; replace its disks, or move everything \
+                    away";
+        ("it cannot build, or does not reply", format!("{todo}: `dfs node drain {}`", failing.node))
+    };
+    let next = span_text(failing.rests + Duration::from_secs(1));
+    finding
+        .why(why)
+        .doing(format!("other datanodes get replicas first; the next attempt is in {next}"))
+        .todo(todo)
 }
 
 fn held(facts: &Facts, severity: Severity, found: &mut Vec<Finding>) {
@@ -307,6 +330,22 @@ mod tests {
             counts(facts).without_target = 5;
         });
         assert_eq!(judged(&stuck, Code::RepairBehind), None);
+    }
+
+    #[test]
+    fn failing_builds_are_explained_by_their_cause() {
+        let found = after(|facts| {
+            let of = |node, reaches_no_source| FailingTarget {
+                node: dfs_types::NodeId(node),
+                rests: Duration::from_secs(3),
+                reaches_no_source,
+            };
+            counts(facts).failing_targets = vec![of(1, true), of(2, false)];
+        });
+        assert_eq!(codes(&found), [Code::BuildsFail; 2]);
+        assert!(found[0].what.contains("at n1:7080") && found[0].doing.contains("in 4 s"));
+        assert!(found[0].todo.starts_with("check its network"), "{found:?}");
+        assert!(found[1].todo.contains(&format!("dfs node drain {}", dfs_types::NodeId(2))));
     }
 
     #[test]
