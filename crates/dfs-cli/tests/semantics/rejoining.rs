@@ -67,6 +67,10 @@ async fn s30_node_restored_from_an_old_copy_of_its_disk_joins_once_it_is_readmit
     };
     assert!(wait_until(MINUTE, planned), "{}", stderr(&cluster.dfs(["node", "readmit", &id])));
     assert_ne!(node_at(&cluster, 0).map(|node| is_healthy(&node)), Some(true));
+    let examined = cluster.dfs(["doctor"]);
+    let found = String::from_utf8_lossy(&examined.stdout).into_owned();
+    assert_eq!(exit_code(&examined), 7, "a person is needed: {found}");
+    assert!(found.contains("node-refused") && found.contains(&command), "{found}");
     let done = cluster.dfs_ok(["node", "readmit", &id, "--yes", "--json"]);
     json_page::check("node readmit", &serde_json::from_str(&done).unwrap());
     let is_back = || node_at(&cluster, 0).is_some_and(|node| is_healthy(&node));
