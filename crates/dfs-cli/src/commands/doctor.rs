@@ -5,15 +5,15 @@ use std::time::Duration;
 use clap::Args;
 use dfs_client::{Admin, Client, ClusterStatus};
 use dfs_engines::OpenError;
-use dfs_types::{Clock as _, ClusterId, DiskState, NodeState, SystemClock, with_causes};
+use dfs_types::{Clock as _, ClusterId, DiskState, NodeState, SystemClock, Timestamp, with_causes};
 use futures_util::future::join_all;
 use serde_json::{Value, json};
 use tokio::time::{Instant, sleep};
 
 use crate::context::Context;
 use crate::doctor::{
-    Checked, Coordinator, Emptying, Facts, Finding, StoreFacts, Unreached, examine, examine_store,
-    unreachable,
+    Checked, Coordinator, Emptying, Facts, Finding, Reply, StoreFacts, Unreached, examine,
+    examine_store, unreachable,
 };
 use crate::error::{Error, Result};
 
@@ -111,10 +111,11 @@ async fn gather(cx: &Context) -> std::result::Result<Facts, Box<Finding>> {
     }));
     let (mut coordinators, mut failures, mut first) = (Vec::new(), Vec::new(), None);
     for (address, client, asked) in asked.await {
-        let ahead_ms = match asked {
+        let reply = match asked {
             Ok((status, ahead_ms)) => {
+                let cluster = status.cluster;
                 first.get_or_insert((client, status));
-                Ok(ahead_ms)
+                Ok(Reply { cluster, ahead_ms })
             }
             Err(error) => {
                 let why = error.to_string();
@@ -122,7 +123,7 @@ async fn gather(cx: &Context) -> std::result::Result<Facts, Box<Finding>> {
                 Err(why)
             }
         };
-        coordinators.push(Coordinator { address, ahead_ms });
+        coordinators.push(Coordinator { address, reply });
     }
     let Some((client, status)) = first else {
         let any = |is: fn(&dfs_client::Error) -> bool| failures.iter().any(is);
@@ -151,7 +152,9 @@ async fn ask(client: &Client) -> std::result::Result<(ClusterStatus, i64), dfs_c
     let status = client.admin().one_round().status().await?;
     let here = before.millis().saturating_add(began.elapsed().as_millis() as u64 / 2);
     let ahead_ms = status.now.millis().cast_signed() - here.cast_signed();
-    Ok((status, ahead_ms))
+    // An older release does not tell its time.
+    let is_known = status.now != Timestamp::default();
+    Ok((status, if is_known { ahead_ms } else { 0 }))
 }
 
 /// Waits for a coordinator that does the background work: the lease may be changing hands.

@@ -3,17 +3,26 @@
 use std::fmt;
 
 use dfs_client::{ClusterStatus, GcStatus, MovePlan, NodeStatus, UpgradeStatus, WorkerStatus};
-use dfs_types::{DiskId, NodeId};
+use dfs_types::{ClusterId, DiskId, NodeId};
 
 /// What was asked for, or why it is not known.
 pub(crate) type Checked<T> = Result<T, String>;
 
-/// A reply of one coordinator.
+/// A coordinator that was asked.
 #[derive(Debug, Clone)]
 pub(crate) struct Coordinator {
+    /// Empty if none was chosen in particular.
     pub(crate) address: String,
-    /// How far its clock is ahead of the one here, in milliseconds, or why it did not reply.
-    pub(crate) ahead_ms: Checked<i64>,
+    /// Its reply, or why there was none.
+    pub(crate) reply: Checked<Reply>,
+}
+
+/// The reply of a coordinator.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Reply {
+    pub(crate) cluster: ClusterId,
+    /// How far its clock is ahead of the one here, in milliseconds.
+    pub(crate) ahead_ms: i64,
 }
 
 /// What is being emptied.
@@ -66,7 +75,7 @@ pub(crate) mod tests {
     use std::time::Duration;
 
     use dfs_client::{DiskStatus, ReplicationStatus, WorkerActivity};
-    use dfs_types::{ClusterId, DiskScrub, Incarnation, Level, NodeState, Timestamp, WholePass};
+    use dfs_types::{DiskScrub, Incarnation, Level, NodeState, Timestamp, WholePass};
 
     use super::*;
 
@@ -98,7 +107,8 @@ pub(crate) mod tests {
         for worker in &mut status.workers {
             worker.activity = WorkerActivity::Running;
         }
-        let coordinator = Coordinator { address: "c:7070".to_owned(), ahead_ms: Ok(0) };
+        let reply = Ok(Reply { cluster: status.cluster, ahead_ms: 0 });
+        let coordinator = Coordinator { address: "c:7070".to_owned(), reply };
         Facts {
             coordinators: vec![coordinator],
             status,

@@ -45,6 +45,7 @@ codes! {
     CoordinatorUnreachable = "coordinator-unreachable",
     CoordinatorUninitialised = "coordinator-uninitialised",
     MetadataFailed = "metadata-failed",
+    ClustersDiffer = "clusters-differ",
     StoreInUse = "store-in-use",
     StoreMissing = "store-missing",
     StoreDamaged = "store-damaged",

@@ -6,7 +6,7 @@ mod finding;
 mod rules;
 mod store;
 
-pub(crate) use facts::{Checked, Coordinator, Emptying, Facts};
+pub(crate) use facts::{Checked, Coordinator, Emptying, Facts, Reply};
 pub(crate) use finding::Finding;
 pub(crate) use rules::{Unreached, examine, unreachable};
 pub(crate) use store::{StoreFacts, examine_store};

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::doctor::facts::{Coordinator, Facts};
+use crate::doctor::facts::{Coordinator, Facts, Reply};
 use crate::doctor::finding::{Code, Finding};
 use crate::output::span_text;
 
@@ -55,8 +55,8 @@ pub(crate) fn unreachable(why: &str, reason: Unreached) -> Finding {
 }
 
 pub(super) fn rules(facts: &Facts, found: &mut Vec<Finding>) {
-    for Coordinator { address, ahead_ms } in &facts.coordinators {
-        match ahead_ms {
+    for Coordinator { address, reply } in &facts.coordinators {
+        match reply {
             Err(why) => found.push(
                 Finding::warning(
                     Code::CoordinatorUnreachable,
@@ -66,7 +66,19 @@ pub(super) fn rules(facts: &Facts, found: &mut Vec<Finding>) {
                 .doing("the others serve all calls")
                 .todo("start it again; its log says why it stopped"),
             ),
-            Ok(ahead) => found.extend(clock(address, *ahead)),
+            Ok(Reply { cluster, .. }) if *cluster != facts.status.cluster => found.push(
+                Finding::critical(
+                    Code::ClustersDiffer,
+                    format!("coordinator {address} is of another cluster: {cluster}"),
+                )
+                .why(format!(
+                    "the others are of cluster {}, which was examined",
+                    facts.status.cluster
+                ))
+                .todo("name only coordinators of one cluster, or give it the metadata of its own")
+                .needs_person(),
+            ),
+            Ok(Reply { ahead_ms, .. }) => found.extend(clock(address, *ahead_ms)),
         }
     }
     if facts.status.worker_lease_holder.is_empty() {
@@ -129,6 +141,8 @@ fn clock(address: &str, ahead_ms: i64) -> Option<Finding> {
 
 #[cfg(test)]
 mod tests {
+    use dfs_types::ClusterId;
+
     use super::super::tests::{after, codes, judged};
     use super::*;
     use crate::doctor::Emptying;
@@ -143,8 +157,8 @@ mod tests {
         assert_eq!(uninitialised.code, Code::CoordinatorUninitialised);
         assert_eq!(unreachable("", Unreached::MetadataFailed).code, Code::MetadataFailed);
         let one = after(|facts| {
-            let ahead_ms = Err("refused".to_owned());
-            facts.coordinators.push(Coordinator { address: "d:1".to_owned(), ahead_ms });
+            let reply = Err("refused".to_owned());
+            facts.coordinators.push(Coordinator { address: "d:1".to_owned(), reply });
         });
         assert_eq!(judged(&one, Code::CoordinatorUnreachable), Some((Warning, false)));
         assert!(one[0].what.contains("d:1"), "{one:?}");
@@ -156,14 +170,26 @@ mod tests {
         assert_eq!(judged(&found, Code::NoLeaseHolder), Some((Critical, true)));
     }
 
+    /// Returns what is found if the coordinator gives this reply.
+    fn with(cluster: ClusterId, ahead_ms: i64) -> Vec<Finding> {
+        after(|facts| facts.coordinators[0].reply = Ok(Reply { cluster, ahead_ms }))
+    }
+
+    #[test]
+    fn coordinator_of_another_cluster_is_named() {
+        let found = with(ClusterId(2), 0);
+        assert_eq!(judged(&found, Code::ClustersDiffer), Some((Critical, true)));
+        assert!(found[0].what.contains("c:7070"), "{found:?}");
+    }
+
     #[test]
     fn clock_is_reported_if_it_is_a_minute_off_in_either_direction() {
         for (ahead_ms, is_found) in [(59_000, false), (60_000, true), (-60_000, true), (-1, false)]
         {
-            let found = after(|facts| facts.coordinators[0].ahead_ms = Ok(ahead_ms));
+            let found = with(ClusterId(1), ahead_ms);
             assert_eq!(!found.is_empty(), is_found, "{ahead_ms}: {found:?}");
         }
-        let behind = after(|facts| facts.coordinators[0].ahead_ms = Ok(-120_000));
+        let behind = with(ClusterId(1), -120_000);
         assert!(behind[0].what.contains("2 min behind"), "{behind:?}");
     }
 
