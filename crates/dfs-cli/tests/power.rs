@@ -70,7 +70,9 @@ impl Machines {
         });
         cluster.coordinator.kill();
         cluster.datanodes.iter_mut().for_each(dfs_testkit::process::Server::kill);
-        disks.iter().for_each(|disk| disk.restore_power().unwrap());
+        for disk in disks {
+            disk.restore_power().unwrap();
+        }
         cluster.start_coordinator();
         (0..cluster.datanodes.len()).for_each(|index| cluster.start_datanode(index));
         cluster.wait_for_active(cluster.datanodes.len());

@@ -122,7 +122,7 @@ impl DataNode for Handler {
         request: Request<v1::RetrieveSmallReplicasRequest>,
     ) -> Result<Response<Self::RetrieveSmallReplicasStream>, Status> {
         let (_, request) = split(request)?;
-        Ok(Response::new(Box::pin(small_reads::run(&self.0, request)?)))
+        Ok(Response::new(Box::pin(small_reads::run(&self.0, request).await?)))
     }
 
     async fn verify_replica(

@@ -20,7 +20,7 @@ const AHEAD: usize = 8;
 
 /// Returns the replicas that can be read. Why others cannot be is said to the call that reads them by
 /// themselves.
-pub(super) fn run(
+pub(super) async fn run(
     node: &Arc<Node>,
     request: v1::RetrieveSmallReplicasRequest,
 ) -> Result<impl Stream<Item = Result<v1::SmallReplica, Status>> + use<>, Error> {
@@ -29,9 +29,15 @@ pub(super) fn run(
     let replicas = wire::at_most("replicas", request.replicas, SMALL_BUILDS_MAX)?.into_iter();
     let replicas = replicas.map(|replica| wire::replica("replicas", Some(replica)));
     let replicas = replicas.collect::<Result<Vec<_>, FieldError>>()?;
+    let Ok(_waiting) = node.waiting_reads.try_acquire() else {
+        return Err(Error::Busy("reads"));
+    };
+    let permit = timeout(WAIT_FOR_BUILDS, node.build_reads.clone().acquire_owned()).await;
+    let permit = permit.ok().and_then(Result::ok).ok_or(Error::Busy("reads"))?;
     let (mut sender, outgoing) = PacedSender::channel(AHEAD);
     let node = node.clone();
     drop(spawn_in_request(async move {
+        let _permit = permit;
         for replica in replicas {
             let Some(replica) = read(&node, replica).await else { continue };
             let bytes = replica.frame.as_ref().map_or(0, |frame| frame.data.len() as u64);
@@ -47,9 +53,7 @@ pub(super) fn run(
 
 /// Reads a small replica; `None` if that is not possible now.
 async fn read(node: &Node, replica: ReplicaRef) -> Option<v1::SmallReplica> {
-    let _waiting = node.waiting_reads.try_acquire().ok()?;
     let replica = node.find(replica).await.ok().filter(|it| it.length <= SMALL_BUILD_MAX)?;
-    let _permit = timeout(WAIT_FOR_BUILDS, node.build_reads.acquire()).await.ok()?.ok()?;
     let blocks = node.read(replica, 0, replica.length).await.ok()?;
     if blocks.data.len() as u64 != replica.length {
         return None;

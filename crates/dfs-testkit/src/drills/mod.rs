@@ -1,7 +1,7 @@
 //! Failures of a realistic size, rehearsed with real processes and measured.
 
+mod expected_files;
 pub mod gc;
-mod ledger;
 mod load;
 pub mod powercut;
 pub mod repair;

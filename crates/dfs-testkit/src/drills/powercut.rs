@@ -19,7 +19,7 @@ use tokio::io::AsyncReadExt as _;
 use tokio::runtime::Runtime;
 use tokio::task::JoinHandle;
 
-use super::ledger::{Content, Ledger};
+use super::expected_files::{Content, ExpectedFiles};
 use crate::process::{Cluster, Metadata, PowerDisk, Settings, wait_until};
 
 /// Machines: a coordinator and four datanodes, with a disk each.
@@ -120,7 +120,7 @@ struct Calls {
 struct Drill {
     cluster: Cluster,
     runtime: Runtime,
-    ledgers: Vec<Ledger>,
+    expected: Vec<ExpectedFiles>,
     stop: Arc<AtomicBool>,
     calls: Arc<Calls>,
     /// Sum of what workers had moved before their coordinator was last cut.
@@ -129,7 +129,7 @@ struct Drill {
     disks: Vec<PowerDisk>,
 }
 
-type User = JoinHandle<Result<Ledger, String>>;
+type User = JoinHandle<Result<ExpectedFiles, String>>;
 
 impl Drill {
     fn start(options: &Options, disks: Vec<PowerDisk>) -> Self {
@@ -146,7 +146,7 @@ impl Drill {
         Self {
             cluster: Cluster::start(options.binary.clone(), settings),
             runtime: Runtime::new().expect("a runtime"),
-            ledgers: (0..USERS).map(|_| Ledger::default()).collect(),
+            expected: (0..USERS).map(|_| ExpectedFiles::default()).collect(),
             stop: Arc::default(),
             calls: Arc::default(),
             moved: 0,
@@ -163,20 +163,20 @@ impl Drill {
     fn start_users(&mut self, seed: u64, round: u64) -> Vec<User> {
         self.stop = Arc::default();
         let client = self.client(DEADLINE);
-        let user = |(number, ledger): (usize, Ledger)| {
+        let user = |(number, expected): (usize, ExpectedFiles)| {
             let random = SeededRandom::new(seed ^ (round << 16) ^ ((number as u64) << 8));
             let (stop, calls) = (self.stop.clone(), self.calls.clone());
-            let user = Changes { client: client.clone(), number, ledger, calls };
+            let user = Changes { client: client.clone(), number, expected, calls };
             self.runtime.spawn(user.run(random, stop))
         };
-        std::mem::take(&mut self.ledgers).into_iter().enumerate().map(user).collect()
+        std::mem::take(&mut self.expected).into_iter().enumerate().map(user).collect()
     }
 
     fn stop_users(&mut self, users: Vec<User>) -> Result<(), String> {
         self.stop.store(true, Ordering::Relaxed);
         for user in users {
             let ended = self.runtime.block_on(user).map_err(|error| error.to_string())?;
-            self.ledgers.push(ended?);
+            self.expected.push(ended?);
         }
         Ok(())
     }
@@ -237,8 +237,8 @@ impl Drill {
     fn check(&self) -> Result<u64, String> {
         let client = self.client(CHECKED_WITHIN);
         let mut checked = 0;
-        for (user, ledger) in self.ledgers.iter().enumerate() {
-            for (file, possible) in ledger.files() {
+        for (user, expected) in self.expected.iter().enumerate() {
+            for (file, possible) in expected.files() {
                 let found = self.runtime.block_on(read(&client, user, file));
                 let found = found.map_err(|why| format!("{}: {why}", name(user, file)))?;
                 expect(user, file, found, possible)?;
@@ -290,12 +290,16 @@ impl Drill {
 struct Changes {
     client: Client,
     number: usize,
-    ledger: Ledger,
+    expected: ExpectedFiles,
     calls: Arc<Calls>,
 }
 
 impl Changes {
-    async fn run(mut self, random: SeededRandom, stop: Arc<AtomicBool>) -> Result<Ledger, String> {
+    async fn run(
+        mut self,
+        random: SeededRandom,
+        stop: Arc<AtomicBool>,
+    ) -> Result<ExpectedFiles, String> {
         while !stop.load(Ordering::Relaxed) {
             let file = random.below(FILES) as usize;
             let result = match random.below(10) {
@@ -304,7 +308,7 @@ impl Changes {
                 8 => self.rename(file, random.below(FILES) as usize).await,
                 _ => match read(&self.client, self.number, file).await {
                     Ok(found) => {
-                        expect(self.number, file, found, &self.ledger.possible(file))?;
+                        expect(self.number, file, found, &self.expected.possible(file))?;
                         true
                     }
                     Err(_) => false,
@@ -313,7 +317,7 @@ impl Changes {
             let counter = if result { &self.calls.acknowledged } else { &self.calls.failed };
             counter.fetch_add(1, Ordering::Relaxed);
         }
-        Ok(self.ledger)
+        Ok(self.expected)
     }
 
     async fn put(&mut self, file: usize, random: &SeededRandom) -> bool {
@@ -328,7 +332,7 @@ impl Changes {
         let put = self.client.put(&path(self.number, file), source, PutOptions::default()).await;
         let is_put = put.is_ok();
         if put.is_ok() || put.is_err_and(|error| error.is_outcome_unknown()) {
-            self.ledger.set(file, Some(content), is_put);
+            self.expected.set(file, Some(content), is_put);
         }
         is_put
     }
@@ -341,7 +345,7 @@ impl Changes {
             Err(error) if error.is_outcome_unknown() => false,
             Err(_) => return false,
         };
-        self.ledger.set(file, None, is_deleted);
+        self.expected.set(file, None, is_deleted);
         is_deleted
     }
 
@@ -356,7 +360,7 @@ impl Changes {
             Err(error) if error.is_outcome_unknown() => false,
             Err(_) => return false,
         };
-        self.ledger.rename(from, to, is_renamed);
+        self.expected.rename(from, to, is_renamed);
         is_renamed
     }
 }

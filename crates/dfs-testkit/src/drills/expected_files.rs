@@ -8,9 +8,9 @@ pub(super) type Content = Option<u64>;
 /// The files of one user, who waits for each call. A call of unknown outcome leaves several contents
 /// possible.
 #[derive(Debug, Default)]
-pub(super) struct Ledger(BTreeMap<usize, BTreeSet<Content>>);
+pub(super) struct ExpectedFiles(BTreeMap<usize, BTreeSet<Content>>);
 
-impl Ledger {
+impl ExpectedFiles {
     /// Returns what a file may contain.
     pub(super) fn possible(&self, file: usize) -> BTreeSet<Content> {
         self.0.get(&file).cloned().unwrap_or_else(|| [None].into())
@@ -45,39 +45,41 @@ impl Ledger {
 mod tests {
     use super::*;
 
-    fn allows(ledger: &Ledger, file: usize, content: Content) -> bool {
-        ledger.possible(file).contains(&content)
+    fn allows(expected: &ExpectedFiles, file: usize, content: Content) -> bool {
+        expected.possible(file).contains(&content)
     }
 
     #[test]
     fn acknowledged_change_leaves_one_content_and_an_unknown_one_both() {
-        let mut ledger = Ledger::default();
-        assert!(allows(&ledger, 1, None) && !allows(&ledger, 1, Some(7)));
-        ledger.set(1, Some(7), false);
-        assert!(allows(&ledger, 1, None) && allows(&ledger, 1, Some(7)));
-        ledger.set(1, Some(8), true);
+        let mut expected = ExpectedFiles::default();
+        assert!(allows(&expected, 1, None) && !allows(&expected, 1, Some(7)));
+        expected.set(1, Some(7), false);
+        assert!(allows(&expected, 1, None) && allows(&expected, 1, Some(7)));
+        expected.set(1, Some(8), true);
         assert!(
-            allows(&ledger, 1, Some(8))
-                && !allows(&ledger, 1, Some(7))
-                && !allows(&ledger, 1, None)
+            allows(&expected, 1, Some(8))
+                && !allows(&expected, 1, Some(7))
+                && !allows(&expected, 1, None)
         );
-        ledger.set(1, None, false);
-        assert!(allows(&ledger, 1, Some(8)) && allows(&ledger, 1, None));
+        expected.set(1, None, false);
+        assert!(allows(&expected, 1, Some(8)) && allows(&expected, 1, None));
     }
 
     #[test]
     fn rename_moves_what_is_possible() {
-        let mut ledger = Ledger::default();
-        ledger.set(1, Some(7), true);
-        ledger.set(2, Some(8), true);
-        ledger.rename(1, 2, false);
-        assert!(allows(&ledger, 1, Some(7)) && allows(&ledger, 1, None));
+        let mut expected = ExpectedFiles::default();
+        expected.set(1, Some(7), true);
+        expected.set(2, Some(8), true);
+        expected.rename(1, 2, false);
+        assert!(allows(&expected, 1, Some(7)) && allows(&expected, 1, None));
         assert!(
-            allows(&ledger, 2, Some(7)) && allows(&ledger, 2, Some(8)) && !allows(&ledger, 2, None)
+            allows(&expected, 2, Some(7))
+                && allows(&expected, 2, Some(8))
+                && !allows(&expected, 2, None)
         );
-        ledger.rename(1, 3, true);
-        assert!(allows(&ledger, 3, Some(7)) && !allows(&ledger, 3, None));
-        assert!(allows(&ledger, 1, None) && !allows(&ledger, 1, Some(7)));
-        assert_eq!(ledger.files().count(), 3);
+        expected.rename(1, 3, true);
+        assert!(allows(&expected, 3, Some(7)) && !allows(&expected, 3, None));
+        assert!(allows(&expected, 1, None) && !allows(&expected, 1, Some(7)));
+        assert_eq!(expected.files().count(), 3);
     }
 }
