@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use dfs_types::{Access, ChunkId, FileKind, InodeId, Scope, Timestamp};
+use futures_util::stream::{self, StreamExt as _};
 
 use super::transaction::{Attempt, Transaction};
 use super::trash::AT_ONCE;
@@ -78,33 +79,63 @@ impl Namespace {
         // What cannot be restored is due at any time.
         let horizon = keys::unlinked_after(self.expiry_now());
         let items = limits.items.clamp(1, Self::PAGE_LEN_MAX);
-        let (mut after, mut steps) = (Bytes::new(), 0);
+        let (mut after, mut left) = (Bytes::new(), items.min(STEPS_MAX));
         loop {
             let page = tx.try_range::<Unlinked>(keys::UNLINKED, &after, items).await?;
             let is_last = page.len() < items;
+            let (mut due, mut is_over) = (Vec::new(), is_last);
             for (key, unlinked) in page {
                 if !limits.pressure && key > horizon {
-                    return Ok(reaped);
+                    is_over = true;
+                    break;
                 }
-                if steps >= items.min(STEPS_MAX) || reaped.tombstones >= TOMBSTONES_MAX {
-                    reaped.has_more = true;
-                    return Ok(reaped);
+                if unlinked.is_ok() && left == 0 {
+                    (reaped.has_more, is_over) = (true, true);
+                    break;
                 }
+                left -= usize::from(unlinked.is_ok());
                 after.clone_from(&key);
-                let taken = match unlinked {
-                    Ok(unlinked) => {
-                        // Its entries are now due as well.
-                        reaped.has_more |= unlinked.kind == FileKind::Directory;
-                        self.reap_inode(&key, fence, &mut reaped).await
-                    }
-                    Err(error) => Err(error),
-                };
-                steps += usize::from(reaped.note(&key, taken)?);
+                due.push((key, unlinked));
             }
-            if is_last {
+            left += self.reap_inodes(due, fence, &mut reaped).await?;
+            if is_over {
                 return Ok(reaped);
             }
         }
+    }
+
+    /// Reaps unlinked inodes, several at once, so that they share commits of the engine. Returns how many
+    /// of those with a readable record of their own proved unreadable.
+    async fn reap_inodes(
+        &self,
+        due: Vec<(Bytes, Result<Unlinked, Error>)>,
+        fence: Option<&Condition>,
+        reaped: &mut Reaped,
+    ) -> Result<usize, Error> {
+        let reap = |(key, unlinked): (Bytes, Result<Unlinked, Error>)| async move {
+            let (mut tombstones, is_readable) = (0, unlinked.is_ok());
+            let taken = match unlinked {
+                Ok(unlinked) => {
+                    let taken = self.reap_inode(&key, fence, &mut tombstones).await;
+                    taken.map(|taken| (taken, unlinked.kind))
+                }
+                Err(error) => Err(error),
+            };
+            (key, is_readable, taken, tombstones)
+        };
+        // To the end of all of them, as each may have committed something.
+        let results: Vec<_> = stream::iter(due).map(reap).buffered(INODES_AT_ONCE).collect().await;
+        let (mut unreadable, mut failure) = (0, None);
+        for (key, is_readable, taken, tombstones) in results {
+            reaped.tombstones += tombstones;
+            // Its entries are now due as well.
+            reaped.has_more |= matches!(taken, Ok((_, FileKind::Directory)));
+            match reaped.note(&key, taken.map(|(taken, _)| taken)) {
+                Ok(is_taken) => unreadable += usize::from(is_readable && !is_taken),
+                Err(error) => failure = failure.or(Some(error)),
+            }
+        }
+        failure.map_or(Ok(unreadable), Err)
     }
 
     /// Reaps staged uploads that have expired by a [confirmed](Self::confirmed_now) time. Nothing while
@@ -156,7 +187,7 @@ impl Namespace {
         &self,
         key: &Bytes,
         fence: Option<&Condition>,
-        reaped: &mut Reaped,
+        tombstones: &mut usize,
     ) -> Result<Taken, Error> {
         let damaged =
             || Error::Damaged { key: keys::show(key), what: "not the key of an unlinked inode" };
@@ -164,16 +195,16 @@ impl Namespace {
         for _ in 0..STEPS_MAX {
             let mut tx = self.begin_fenced(fence).await?;
             let Some(unlinked) = tx.get::<Unlinked>(key).await? else { return Ok(Taken::Whole) };
-            let mut tombstones = 0;
+            let mut added = 0;
             let is_done = match unlinked.kind {
                 FileKind::Directory => tx.reap_directory(key, &unlinked, inode).await?,
-                _ => tx.reap_file(key, &unlinked, inode, &mut tombstones).await?,
+                _ => tx.reap_file(key, &unlinked, inode, &mut added).await?,
             };
             if is_done {
                 tx.delete(key.clone());
             }
             if let Attempt::Committed(_) = self.commit(tx).await? {
-                reaped.tombstones += tombstones;
+                *tombstones += added;
                 if is_done {
                     return Ok(Taken::Whole);
                 }
@@ -217,6 +248,8 @@ impl Namespace {
 
 /// Maximum number of commits per item, and of items per call.
 const STEPS_MAX: usize = 64;
+/// Unlinked inodes that are reaped at once.
+const INODES_AT_ONCE: usize = 32;
 /// Tombstones after which a call ends.
 const TOMBSTONES_MAX: usize = 3_000;
 /// Extents reaped in one commit, up to four keys each.
