@@ -30,6 +30,20 @@ async fn deleted_tree_is_reaped_to_the_last_key() {
 }
 
 #[tokio::test]
+async fn deleted_files_share_engine_commits_while_they_are_reaped() {
+    let fixture = Fixture::new().await;
+    for file in 0..60 {
+        fixture.put(&format!("/{file}"), CHUNK).await.unwrap();
+        fixture.delete(&format!("/{file}"), false, true).await.unwrap();
+    }
+    let committer = &fixture.namespace.inner.components.committer;
+    let before = committer.engine_commits();
+    assert_eq!(fixture.reap(false).await, 60);
+    let commits = committer.engine_commits() - before;
+    assert!(commits <= 20, "{commits} commits");
+}
+
+#[tokio::test]
 async fn pressure_reaps_what_could_still_be_restored() {
     let fixture = Fixture::new().await;
     fixture.put("/f", CHUNK).await.unwrap();
