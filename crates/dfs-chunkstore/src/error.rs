@@ -73,7 +73,11 @@ pub enum StoreError {
     #[error(transparent)]
     Broken(#[from] JobPanicked),
     /// A registration with another cluster.
-    #[error("the disks belong to cluster {0}: empty them to join another one")]
+    #[error(
+        "the disks belong to cluster {0}, and the coordinator is of another one: connect to a \
+         coordinator of their cluster, or bring its metadata back if that was lost; the disks stay \
+         as they are"
+    )]
     WrongCluster(ClusterId),
     /// A registration older than the one on the disks.
     #[error("the disks already have registration {found}, and {given} is older")]

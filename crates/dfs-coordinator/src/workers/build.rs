@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use dfs_metadata::engine::lease::LeaseGrant;
 use dfs_metadata::namespace::{Chunk, Replica};
-use dfs_types::{ChunkId, NodeId, ReplicaRef, Scope};
+use dfs_types::{ChunkId, ErrorCode, NodeId, ReplicaRef, Scope};
 use tokio::time::Instant;
 use tracing::{info, warn};
 
@@ -31,7 +31,10 @@ pub(super) async fn build(
         let build = match orders::build(core, lease, target, &order).await {
             Ok(build) => build,
             Err(failure) => {
-                slot.target_failed(Instant::now());
+                // An earlier order, whose reply was lost, still builds it.
+                if failure.code != ErrorCode::AlreadyExists {
+                    slot.target_failed(Instant::now());
+                }
                 warn!(%chunk, %target, %failure, "a replica could not be built");
                 return None;
             }

@@ -81,6 +81,26 @@ async fn small_replicas_are_ordered_together_and_those_left_out_by_themselves() 
 }
 
 #[tokio::test]
+async fn small_replicas_whose_node_breaks_off_are_not_ordered_there_at_once_by_themselves() {
+    let mut cluster = Cluster::start(3).await;
+    let chunk = cluster.put("/file", b"data", &[1, 2, 3]).await;
+    eventually("fully replicated", || is_whole(&cluster)).await;
+    cluster.node(3).silence();
+    let fourth = cluster
+        .add_node_with(4, |node| {
+            node.build_small_without([]);
+            node.break_off_small_builds(true);
+        })
+        .await;
+    eventually("the failure is counted", || async { cluster.status().await.workers[0].failed > 0 })
+        .await;
+    assert!(fourth.holds(chunk).is_none(), "it would hang as long again");
+    fourth.break_off_small_builds(false);
+    eventually("three replicas again", || is_whole(&cluster)).await;
+    assert!(fourth.small_orders().len() >= 2);
+}
+
+#[tokio::test]
 async fn replicas_of_a_replaced_disk_are_rebuilt() {
     let cluster = Cluster::start(3).await;
     let chunk = cluster.put("/file", b"data", &[1, 2, 3]).await;

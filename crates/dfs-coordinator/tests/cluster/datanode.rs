@@ -88,6 +88,8 @@ struct State {
     refuses_deletes: bool,
     /// Chunks that it leaves out of orders for several; `None` if it does not know such orders.
     small_builds_without: Option<BTreeSet<ChunkId>>,
+    /// Breaks off orders for several.
+    breaks_off_small_builds: bool,
     /// Numbers of replicas in the orders for several.
     small_orders: Vec<usize>,
 }
@@ -151,6 +153,11 @@ impl FakeDataNode {
     pub(crate) fn build_small_without(&self, chunks: impl IntoIterator<Item = ChunkId>) {
         let chunks = chunks.into_iter().collect();
         self.state.lock().unwrap().small_builds_without = Some(chunks);
+    }
+
+    /// Breaks off orders for several small replicas from now on, or no longer.
+    pub(crate) fn break_off_small_builds(&self, breaks_off: bool) {
+        self.state.lock().unwrap().breaks_off_small_builds = breaks_off;
     }
 
     /// Returns the numbers of replicas in the orders for several small ones.

@@ -54,6 +54,11 @@ impl<T> PacedSender<T> {
         }
     }
 
+    /// Waits until the caller is gone.
+    pub(super) async fn closed(&self) {
+        self.items.closed().await;
+    }
+
     /// Ends the stream with an error.
     pub(super) fn fail(self, error: impl Into<Error>) {
         drop(self.last.send(Err(error.into().into())));

@@ -12,13 +12,16 @@ use dfs_proto::v1::data_node_client::DataNodeClient;
 use dfs_proto::wire::{self, WireId as _};
 use dfs_proto::{Failure, FieldError, v1};
 use dfs_streamer::Sink as _;
+use dfs_transport::spawn_in_request;
 use dfs_types::{
     BLOCK_SIZE, ChunkId, ChunkSeal, ClusterId, Crc32c, DfsPath, Frame, Generation, InodeId, NodeId,
     Part, ReplicaRef, SMALL_BUILD_MAX, SMALL_BUILDS_MAX, Sha256, move_cost,
 };
 use futures_util::Stream;
 use futures_util::stream::{self, BoxStream, StreamExt as _};
+use tokio::sync::mpsc;
 use tokio::time::timeout;
+use tokio_stream::wrappers::ReceiverStream;
 use tonic::Status;
 
 use super::prepare::NodeSink;
@@ -40,7 +43,7 @@ struct Build {
 /// Those from one source.
 type Builds = BTreeMap<ChunkId, (Build, BuildPermit)>;
 
-/// Builds the replicas, as long as the reply is read. Each message has those that became durable since
+/// Builds the replicas, until the reply is dropped. Each message has those that became durable since
 /// the last one.
 pub(super) async fn run(
     node: Arc<Node>,
@@ -73,8 +76,22 @@ pub(super) async fn run(
             .filter_map(std::future::ready)
             .boxed()
     });
-    let messages = stream::select_all(built).ready_chunks(SMALL_BUILDS_MAX);
-    Ok(messages.map(|built| Ok(v1::BuildSmallReplicasResponse { built })).boxed())
+    let mut built = stream::select_all(built).ready_chunks(SMALL_BUILDS_MAX);
+    // Builds go on, and give back what they hold, even while the reply is not read. There is room for
+    // all messages.
+    let (messages, outgoing) = mpsc::channel(SMALL_BUILDS_MAX);
+    drop(spawn_in_request(async move {
+        loop {
+            let next = tokio::select! {
+                biased;
+                () = messages.closed() => return,
+                next = built.next() => next,
+            };
+            let Some(built) = next else { return };
+            drop(messages.send(Ok(v1::BuildSmallReplicasResponse { built })).await);
+        }
+    }));
+    Ok(ReceiverStream::new(outgoing).boxed())
 }
 
 fn parse(build: v1::SmallReplicaBuild) -> Result<((NodeId, String), Build), FieldError> {

@@ -1,7 +1,9 @@
 //! Reads several small replicas for builds elsewhere, in one call.
 
 use std::sync::Arc;
+use std::time::Duration;
 
+use dfs_chunkstore::SealedChunk;
 use dfs_proto::{FieldError, v1, wire};
 use dfs_transport::spawn_in_request;
 use dfs_types::{ClusterId, ReplicaRef, SMALL_BUILD_MAX, SMALL_BUILDS_MAX, move_cost};
@@ -17,6 +19,9 @@ use crate::node::Node;
 
 /// Replicas read ahead of the connection.
 const AHEAD: usize = 8;
+/// Time limit for reading one, so that a disk that hangs does not keep the caller from those on others:
+/// several of them are within what it waits for a frame.
+const READ_WITHIN: Duration = Duration::from_secs(2);
 
 /// Returns the replicas that can be read. Why others cannot be is said to the call that reads them by
 /// themselves.
@@ -39,7 +44,12 @@ pub(super) async fn run(
     drop(spawn_in_request(async move {
         let _permit = permit;
         for replica in replicas {
-            let Some(replica) = read(&node, replica).await else { continue };
+            let replica = tokio::select! {
+                biased;
+                () = sender.closed() => return,
+                replica = read(&node, replica) => replica,
+            };
+            let Some(replica) = replica else { continue };
             let bytes = replica.frame.as_ref().map_or(0, |frame| frame.data.len() as u64);
             node.counts.bytes_out.add(bytes);
             sender = match sender.send(replica, bytes).await {
@@ -53,13 +63,17 @@ pub(super) async fn run(
 
 /// Reads a small replica; `None` if that is not possible now.
 async fn read(node: &Node, replica: ReplicaRef) -> Option<v1::SmallReplica> {
+    let (replica, frame) = timeout(READ_WITHIN, read_now(node, replica)).await.ok()??;
+    node.movement.take(move_cost(replica.length)).await;
+    Some(v1::SmallReplica { chunk_id: wire::WireId::to_wire(replica.chunk), frame: Some(frame) })
+}
+
+async fn read_now(node: &Node, replica: ReplicaRef) -> Option<(SealedChunk, v1::ChunkFrame)> {
     let replica = node.find(replica).await.ok().filter(|it| it.length <= SMALL_BUILD_MAX)?;
     let blocks = node.read(replica, 0, replica.length).await.ok()?;
     if blocks.data.len() as u64 != replica.length {
         return None;
     }
     let origin = node.origin(replica).await.ok()?;
-    node.movement.take(move_cost(replica.length)).await;
-    let frame = Some(v1::ChunkFrame { origin, ..frame(blocks, &replica) });
-    Some(v1::SmallReplica { chunk_id: wire::WireId::to_wire(replica.chunk), frame })
+    Some((replica, v1::ChunkFrame { origin, ..frame(blocks, &replica) }))
 }

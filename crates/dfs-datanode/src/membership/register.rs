@@ -130,14 +130,16 @@ fn check_same_cluster(
     if incarnation < known.incarnation {
         return Err(MembershipError::Refused(format!(
             "the coordinator's metadata has incarnation {incarnation}, but the disks have seen \
-             {}: the coordinator runs on an old state of the cluster",
+             {}: the coordinator runs on an old state of the cluster; start it on the newest copy of \
+             its metadata, and leave the disks as they are",
             known.incarnation
         )));
     }
     if membership.registration <= known.number {
         return Err(MembershipError::Refused(format!(
             "the coordinator issued registration {}, but the disks already have {}: \
-             the coordinator runs on an old state of the cluster",
+             the coordinator runs on an old state of the cluster; start it on the newest copy of its \
+             metadata, and leave the disks as they are",
             membership.registration, known.number
         )));
     }

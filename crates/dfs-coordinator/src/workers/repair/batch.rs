@@ -5,15 +5,15 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use dfs_metadata::namespace::Disks;
-use dfs_types::{ChunkId, NodeId, SMALL_BUILD_MAX, SMALL_BUILDS_MAX, Scope};
+use dfs_types::{ChunkId, ErrorCode, NodeId, SMALL_BUILD_MAX, SMALL_BUILDS_MAX, Scope};
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
 use futures_util::stream::{FuturesUnordered, StreamExt as _};
 use tokio::sync::oneshot;
-use tracing::{debug, warn};
+use tracing::warn;
 
 use super::Job;
-use super::chunk::{Begun, ChunkRepair, RepairOutcome, RepairResult};
+use super::chunk::{Begun, ChunkRepair, RepairOutcome, RepairResult, SmallBuilt, TargetFailed};
 use super::jobs::Results;
 use crate::Error;
 use crate::background::Claim;
@@ -25,7 +25,7 @@ use crate::workers::orders::{self, Built, SmallBuild};
 pub(super) struct Batch(BTreeMap<ChunkId, (RepairNeed, Claim)>);
 
 /// The small builds of a node, and where their results go.
-type Lot = Vec<(SmallBuild, oneshot::Sender<Built>)>;
+type Lot = Vec<(SmallBuild, oneshot::Sender<SmallBuilt>)>;
 
 impl Batch {
     /// Adds a chunk. Returns the batch if it is complete.
@@ -153,19 +153,25 @@ async fn start(repair: &ChunkRepair, chunks: &[ChunkId]) -> Result<Started, Erro
     Ok(Started { begun, ended, disks })
 }
 
-/// Orders a node to build small replicas, and passes on those that it built.
+/// Orders a node to build small replicas, and passes on those that it built. Those that it left out are
+/// dropped, to be ordered by themselves.
 async fn order(repair: &ChunkRepair, target: NodeId, lot: Lot) {
     let (builds, built): (Vec<_>, Vec<_>) = lot.into_iter().unzip();
     let waiting = builds.iter().map(|build: &SmallBuild| build.chunk).zip(built);
-    let mut waiting: BTreeMap<ChunkId, oneshot::Sender<Built>> = waiting.collect();
+    let mut waiting: BTreeMap<ChunkId, oneshot::Sender<SmallBuilt>> = waiting.collect();
     let on_built = |built: Built| {
         if let Some(waiting) = waiting.remove(&built.receipt.chunk) {
             // Its receiver is as alive as this.
-            let _ = waiting.send(built);
+            let _ = waiting.send(Ok(built));
         }
     };
     let built = orders::build_small(&repair.core, &repair.lease, target, &builds, on_built).await;
-    if let Err(failure) = built {
-        debug!(%target, %failure, "small replicas are ordered by themselves");
+    let Err(failure) = built else { return };
+    warn!(%target, %failure, left = waiting.len(), "small replicas could not be built together");
+    // Others would fail as well, and hang as long.
+    if matches!(failure.code, ErrorCode::Unavailable | ErrorCode::OutcomeUnknown) {
+        for waiting in waiting.into_values() {
+            let _ = waiting.send(Err(TargetFailed));
+        }
     }
 }

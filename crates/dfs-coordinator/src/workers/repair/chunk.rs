@@ -85,6 +85,13 @@ pub(super) struct Situation {
     quotas: BTreeMap<NodeId, BuildQuota>,
 }
 
+/// A small replica that was built together with those of other chunks.
+pub(super) type SmallBuilt = Result<Built, TargetFailed>;
+
+/// The target did not reply, or hangs.
+#[derive(Debug)]
+pub(super) struct TargetFailed;
+
 /// A repair for whose builds the nodes have room.
 pub(super) struct Begun {
     pub(super) chunk: ChunkId,
@@ -201,12 +208,12 @@ impl ChunkRepair {
     }
 
     /// Does the rest for a chunk. `small` are the builds that were ordered together with those of
-    /// other chunks, by target; what fails there is ordered again by itself.
+    /// other chunks, by target; what was left out there is ordered again by itself.
     pub(super) async fn finish(
         &self,
         begun: Begun,
         disks: &Disks,
-        mut small: BTreeMap<NodeId, oneshot::Receiver<Built>>,
+        mut small: BTreeMap<NodeId, oneshot::Receiver<SmallBuilt>>,
     ) -> Result<RepairResult, Error> {
         let Begun { chunk, record, sources, builds } = begun;
         if builds.is_empty() {
@@ -226,14 +233,23 @@ impl ChunkRepair {
             let replaces = target.replaces.iter().copied().filter_map(named).collect();
             let (small, record) = (small.remove(&target.node), &record);
             async move {
-                if let Some(small) = small
-                    && let Ok(built) = small.await
-                {
-                    slot.target_works();
-                    if let Some((source, _)) = others.first() {
-                        slot.target_built_from(*source);
+                let small = match small {
+                    Some(small) => small.await.ok(),
+                    None => None,
+                };
+                match small {
+                    Some(Ok(built)) => {
+                        slot.target_works();
+                        if let Some((source, _)) = others.first() {
+                            slot.target_built_from(*source);
+                        }
+                        return Some(built);
                     }
-                    return Some(built);
+                    Some(Err(TargetFailed)) => {
+                        slot.target_failed(Instant::now());
+                        return None;
+                    }
+                    None => {}
                 }
                 let (what, on) = ((chunk, record), (&*self.core, &self.lease));
                 build(on, (target.node, slot), what, &others, replaces).await

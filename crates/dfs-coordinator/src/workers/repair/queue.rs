@@ -107,8 +107,8 @@ pub(crate) struct RepairQueue {
     /// Chunks that wait for a node with too many builds; by node, and by chunk.
     parked: BTreeMap<BuildEnd, BTreeSet<(RepairNeed, ChunkId)>>,
     waits_for: BTreeMap<ChunkId, BuildEnd>,
-    /// Chunks in repair, and whether what they need was set meanwhile: that is at least as new as what
-    /// their repair finds.
+    /// Chunks in repair, and whether what they need was set meanwhile: that is kept, as it is corrected
+    /// by the next change, while what their repair found may be older than all changes.
     busy: BTreeMap<ChunkId, bool>,
 }
 
@@ -133,7 +133,8 @@ impl RepairQueue {
 
     /// Clears everything but the chunks in repair, before all chunks are counted.
     pub(crate) fn restart(&mut self) {
-        let busy = std::mem::take(&mut self.busy);
+        // What was set for them is forgotten, too.
+        let busy = std::mem::take(&mut self.busy).into_keys().map(|chunk| (chunk, false)).collect();
         *self = Self { busy, ..Self::new(self.capacity) };
     }
 

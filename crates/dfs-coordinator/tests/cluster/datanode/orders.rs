@@ -141,6 +141,9 @@ impl FakeDataNode {
             let left_out = state.small_builds_without.clone();
             let left_out = left_out.ok_or_else(|| Status::unimplemented("an older release"))?;
             state.small_orders.push(request.builds.len());
+            if state.breaks_off_small_builds {
+                return Err(Failure::new(ErrorCode::Unavailable, "as planned").into());
+            }
             left_out
         };
         let chunk = |build: &v1::SmallReplicaBuild| ChunkId::from_slice(&build.chunk_id).unwrap();
