@@ -214,6 +214,8 @@ impl Faults {
         self.trace.note_at(now, "everything is healed");
     }
 
+    /// A server that could not start because of its disks is started again after them, as a supervisor
+    /// does.
     fn apply(&mut self, sim: &mut Sim<'_>, event: Event) {
         match event {
             Event::Stop { host, after } => {
@@ -229,14 +231,16 @@ impl Faults {
             Event::Kill { host } => self.machines[host].kill(sim),
             Event::Restart { host } => self.machines[host].start(sim),
             Event::Fill { host, left } => self.machines[host].fill(Some(left)),
-            Event::Empty { host } => self.machines[host].fill(None),
+            Event::Empty { host } => {
+                self.machines[host].fill(None);
+                self.machines[host].start(sim);
+            }
             Event::Errors { host, disk, operation } => {
                 self.suffered.insert(host);
                 self.machines[host].disks.fail(Path::new(disk), operation, EIO);
             }
             Event::NoErrors { host } => {
                 self.machines[host].disks.heal();
-                // A server that could not start meanwhile is started again, as a supervisor does.
                 self.machines[host].start(sim);
             }
             Event::Hang { host, disk } => {
